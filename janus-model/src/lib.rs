@@ -1,0 +1,3 @@
+//! Janus-Pro on Burn: architecture, processors and checkpoints.
+
+pub mod processor;

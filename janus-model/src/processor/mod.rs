@@ -1,0 +1,1 @@
+//! From conversation and pictures to model input, and from pixels to pictures.
