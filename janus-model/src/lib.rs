@@ -1,3 +1,4 @@
 //! Janus-Pro on Burn: architecture, processors and checkpoints.
 
+pub mod checkpoint;
 pub mod processor;
