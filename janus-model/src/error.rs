@@ -25,6 +25,9 @@ pub enum Error {
     /// `config.json` cannot be used.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Weights cannot be read or do not fit the configuration.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// A part of the model was asked for that was not loaded.
     #[error("{what} needs {part}, which was not loaded")]
     PartNotLoaded {
@@ -64,6 +67,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(e) => e.hint(),
+            Self::Checkpoint(e) => e.hint(),
             Self::PartNotLoaded { .. } => Some("load the model with both halves".into()),
             Self::SlotCount { .. } => None,
             Self::Dtype { .. } => Some("choose another --dtype or --device".into()),
@@ -77,6 +81,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Config(e) => e.kind(),
+            Self::Checkpoint(e) => e.kind(),
             Self::PartNotLoaded { .. } | Self::SlotCount { .. } | Self::Dtype { .. } => {
                 ErrorKind::Usage
             }

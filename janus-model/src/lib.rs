@@ -1,5 +1,6 @@
 //! Janus-Pro on Burn: everything that ships inside a checkpoint folder.
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod gen_head;
@@ -7,6 +8,7 @@ pub mod janus;
 pub mod kv_cache;
 pub mod linear;
 pub mod llama;
+pub mod load;
 pub mod ops;
 pub mod precision;
 pub mod processor;
@@ -18,4 +20,5 @@ pub mod vq;
 pub use config::JanusConfig;
 pub use error::{Error, ErrorKind};
 pub use janus::{Janus, Parts};
-pub use precision::Precision;
+pub use load::{LoadOptions, LoadReport};
+pub use precision::{Family, Precision};

@@ -65,7 +65,7 @@ impl Janus {
         let tensors = with_tied_head(tensors, &config, options.parts);
         let tensors = of_parts(tensors, options.parts);
         let count = tensors.len();
-        fill(&mut model, tensors, precision, &checkpoint.dir)?;
+        fill(&mut model, tensors, precision)?;
         let report = LoadReport { dir: checkpoint.dir, dialect, tensors: count, dropped };
         Ok((model, report))
     }
@@ -81,9 +81,10 @@ impl Janus {
 }
 
 impl JanusConfig {
-    /// Canonical name and shape of every tensor that a whole model reads.
-    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        expected(&self.init(Parts::All, Precision::F32, &Device::flex()))
+    /// Canonical name and shape of every tensor that a whole model reads. Nothing is allocated
+    /// on `device`.
+    pub fn expected_tensors(&self, device: &Device) -> Vec<(String, Vec<usize>)> {
+        expected(&self.init(Parts::All, Precision::F32, device))
             .into_iter()
             .map(|parameter| (canonical_name(&parameter.path), parameter.shape))
             .collect()
@@ -124,13 +125,11 @@ fn fill(
     model: &mut Janus,
     tensors: Vec<LazyTensor>,
     precision: Precision,
-    dir: &Path,
 ) -> Result<(), Error> {
     let parameters = expected(model);
     let names: Vec<_> =
         parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
-    Mismatch::check(&names, &tensors)
-        .map_err(|mismatch| CheckpointError::Mismatch { path: dir.to_owned(), mismatch })?;
+    Mismatch::check(&names, &tensors).map_err(CheckpointError::from)?;
     let mut by_name: std::collections::HashMap<String, LazyTensor> =
         tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let ready = parameters.into_iter().zip(names).filter_map(|(parameter, (name, shape))| {
@@ -142,7 +141,12 @@ fn fill(
     let result = model.apply(ready.collect(), None, None, false);
     match result.errors.first() {
         None => Ok(()),
-        Some(error) => Err(CheckpointError::draw(dir, error).into()),
+        // Names, shapes and kinds were checked: what is left is reading the file.
+        Some(error) => Err(CheckpointError::Draw {
+            tensor: String::new(),
+            message: error.to_string(),
+        }
+        .into()),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Norms, softmax, rotation and losses are computed in f32 by the modules themselves, the
 //! tokenizer's distances too. What is decided here is the rest.
 
-use burn::tensor::DType;
+use burn::backend::DispatchDevice;
+use burn::tensor::{DType, Device};
 
 use crate::error::Error;
 
@@ -20,6 +21,24 @@ pub enum Family {
     Metal,
     /// Vulkan, DX12 and WebGPU: f16 where the card has it.
     Portable,
+}
+
+impl Family {
+    /// The family a device belongs to.
+    pub fn of(device: &Device) -> Self {
+        match device.clone().inner().as_dispatch() {
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            DispatchDevice::NdArray(_) => Self::NdArray,
+            #[cfg(feature = "gpu")]
+            DispatchDevice::Cube(device) => match device.runtime() {
+                burn_cubecl::cubecl::RuntimeId::Cuda => Self::Cuda,
+                burn_cubecl::cubecl::RuntimeId::Metal => Self::Metal,
+                _ => Self::Portable,
+            },
+            _ => Self::Cpu,
+        }
+    }
 }
 
 /// Formats of one loaded model.

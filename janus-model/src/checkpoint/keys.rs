@@ -1,0 +1,403 @@
+//! Tensor names: DeepSeek's own are canonical, those of Hugging Face `transformers` are translated.
+//!
+//! | canonical (original) | Hugging Face, without the outer `model.` |
+//! |---|---|
+//! | `vision_model.vision_tower.pos_embed` `[1,N,D]` | `vision_model.embeddings.position_embedding.weight` `[N,D]` |
+//! | `….blocks.i.attn.qkv` `[3D,D]` | `….encoder.layers.i.self_attn.{q,k,v}_proj`, `[D,D]` each |
+//! | `aligner.layers.{0,2,4,..}` | `aligner.fc1`, `aligner.hidden_layers.{0,1,..}` |
+//! | `gen_vision_model.encoder.conv_blocks.l.res.j` | `vqmodel.encoder.down.l.block.j` |
+//! | `language_model.model.*`, `language_model.lm_head.*` | `language_model.*`, `lm_head.*` |
+//!
+//! Names that are neither known nor declared as dropped pass through unchanged, so that the strict
+//! comparison with the model reports them as unused.
+
+use std::collections::HashMap;
+
+use super::lazy::{self, LazyTensor};
+
+/// Who named the tensors of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Naming {
+    /// `deepseek-ai/Janus-Pro-*`: the names of the reference code.
+    Original,
+    /// `transformers` since its Janus port settled: everything below `model.`, plus `lm_head`.
+    HuggingFace,
+    /// Early conversions: no outer `model.`, and `language_model.model.*`.
+    HuggingFaceLegacy,
+}
+
+impl Naming {
+    /// Guesses the naming from tensor names; [`Naming::Original`] if nothing speaks against it.
+    #[must_use]
+    pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        const ONLY_HF: [&str; 7] = [
+            "vqmodel.",
+            "vision_model.encoder.",
+            "vision_model.embeddings.",
+            "vision_model.post_layernorm.",
+            "aligner.fc1.",
+            "generation_",
+            "language_model.layers.",
+        ];
+        let mut naming = Self::Original;
+        for name in names {
+            let inner = name.strip_prefix("model.");
+            if inner.is_some_and(|inner| ONLY_HF.iter().any(|prefix| inner.starts_with(prefix))) {
+                return Self::HuggingFace;
+            }
+            if ONLY_HF.iter().any(|prefix| name.starts_with(prefix)) {
+                naming = Self::HuggingFaceLegacy;
+            }
+        }
+        naming
+    }
+}
+
+/// What becomes of a tensor of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Import {
+    /// It is this canonical tensor.
+    Whole(String),
+    /// It is this canonical tensor but for a leading dimension of 1.
+    Unsqueeze(String),
+    /// It is the n-th third of this canonical tensor.
+    Third(String, usize),
+    /// The model has no use for it.
+    Drop(&'static str),
+}
+
+/// What a canonical tensor is called, or split into, in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Export {
+    /// One tensor of this name.
+    Whole(String),
+    /// One tensor of this name, without its leading dimension of 1.
+    Squeeze(String),
+    /// Three tensors of equal height.
+    Thirds([String; 3]),
+    /// The naming has no place for it.
+    Drop(&'static str),
+}
+
+const POOL: &str = "pooling head, never used by Janus";
+const USAGE: &str = "usage statistics buffer";
+const ROPE: &str = "recomputed from rope_theta";
+const POSITIONS: &str = "buffer 0, 1, 2, …, implied by the position embedding";
+const TOWER: &str = "vision_model.vision_tower";
+const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+
+/// Why a canonical tensor is not loaded; `None` if it is.
+#[must_use]
+pub fn drop_reason(canonical: &str) -> Option<&'static str> {
+    if canonical.starts_with("vision_model.vision_tower.attn_pool.") {
+        Some(POOL)
+    } else if canonical == "gen_vision_model.quantize.codebook_used" {
+        Some(USAGE)
+    } else if canonical.ends_with(".rotary_emb.inv_freq") {
+        Some(ROPE)
+    } else {
+        None
+    }
+}
+
+/// Translates a name of a file.
+pub(crate) fn import(name: &str, naming: Naming) -> Import {
+    let import = match naming {
+        Naming::Original => Import::Whole(name.to_owned()),
+        Naming::HuggingFace | Naming::HuggingFaceLegacy => {
+            let inner = name.strip_prefix("model.").unwrap_or(name);
+            from_hf(inner).unwrap_or_else(|| Import::Whole(name.to_owned()))
+        }
+    };
+    match import {
+        Import::Whole(canonical) => match drop_reason(&canonical) {
+            Some(reason) => Import::Drop(reason),
+            None => Import::Whole(canonical),
+        },
+        other => other,
+    }
+}
+
+/// Hugging Face name without `model.` to canonical; `None` for unknown names.
+fn from_hf(name: &str) -> Option<Import> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let whole = |name: String| Some(Import::Whole(name));
+    match parts.as_slice() {
+        ["vision_model", "head", ..] => Some(Import::Drop(POOL)),
+        ["vision_model", rest @ ..] => vision_from_hf(rest),
+        ["aligner", rest @ ..] => whole(format!("aligner.{}", mlp_from_hf(rest)?)),
+        ["generation_aligner", rest @ ..] => whole(format!("gen_aligner.{}", mlp_from_hf(rest)?)),
+        ["generation_embeddings", leaf] => whole(format!("gen_embed.{leaf}")),
+        ["generation_head", "proj_out", leaf] => {
+            whole(format!("gen_head.output_mlp_projector.{leaf}"))
+        }
+        ["generation_head", "vision_head", leaf] => whole(format!("gen_head.vision_head.{leaf}")),
+        ["vqmodel", rest @ ..] => whole(format!("gen_vision_model.{}", vq_from_hf(rest))),
+        ["lm_head", leaf] => whole(format!("language_model.lm_head.{leaf}")),
+        ["language_model", "model" | "lm_head", ..] => whole(name.to_owned()),
+        ["language_model", rest @ ..] => whole(format!("language_model.model.{}", rest.join("."))),
+        _ => None,
+    }
+}
+
+fn vision_from_hf(parts: &[&str]) -> Option<Import> {
+    let whole = |name: String| Some(Import::Whole(format!("{TOWER}.{name}")));
+    match parts {
+        ["embeddings", "position_embedding", "weight"] => {
+            Some(Import::Unsqueeze(format!("{TOWER}.pos_embed")))
+        }
+        ["embeddings", "position_ids"] => Some(Import::Drop(POSITIONS)),
+        ["embeddings", "patch_embedding", leaf] => whole(format!("patch_embed.proj.{leaf}")),
+        ["post_layernorm", leaf] => whole(format!("norm.{leaf}")),
+        ["encoder", "layers", i, "layer_norm1", leaf] => whole(format!("blocks.{i}.norm1.{leaf}")),
+        ["encoder", "layers", i, "layer_norm2", leaf] => whole(format!("blocks.{i}.norm2.{leaf}")),
+        ["encoder", "layers", i, "mlp", fc, leaf] => whole(format!("blocks.{i}.mlp.{fc}.{leaf}")),
+        [
+            "encoder",
+            "layers",
+            i,
+            "self_attn",
+            "projection_layer",
+            leaf,
+        ] => whole(format!("blocks.{i}.attn.proj.{leaf}")),
+        ["encoder", "layers", i, "self_attn", part, leaf] => {
+            let third = QKV.iter().position(|name| name == part)?;
+            Some(Import::Third(
+                format!("{TOWER}.blocks.{i}.attn.qkv.{leaf}"),
+                third,
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// `fc1` is linear 0, `hidden_layers.n` linear n + 1; activations take the odd indices.
+fn mlp_from_hf(parts: &[&str]) -> Option<String> {
+    match parts {
+        ["fc1", leaf] => Some(format!("layers.0.{leaf}")),
+        ["hidden_layers", n, leaf] => {
+            let n: usize = n.parse().ok().filter(|&n| n < 1000)?;
+            Some(format!("layers.{}.{leaf}", 2 * n + 2))
+        }
+        _ => None,
+    }
+}
+
+fn vq_from_hf(parts: &[&str]) -> String {
+    match parts {
+        [coder, "down" | "up", level, "block", rest @ ..] => {
+            format!("{coder}.conv_blocks.{level}.res.{}", rest.join("."))
+        }
+        [coder, "down" | "up", level, rest @ ..] => {
+            format!("{coder}.conv_blocks.{level}.{}", rest.join("."))
+        }
+        [coder, "mid", "block_1", rest @ ..] => format!("{coder}.mid.0.{}", rest.join(".")),
+        [coder, "mid", "attn_1", rest @ ..] => format!("{coder}.mid.1.{}", rest.join(".")),
+        [coder, "mid", "block_2", rest @ ..] => format!("{coder}.mid.2.{}", rest.join(".")),
+        _ => parts.join("."),
+    }
+}
+
+/// Translates a canonical name into a naming; `None` for names that are not canonical.
+pub(crate) fn export(canonical: &str, naming: Naming) -> Option<Export> {
+    if naming == Naming::Original {
+        return Some(Export::Whole(canonical.to_owned()));
+    }
+    if let Some(reason) = drop_reason(canonical) {
+        return Some(Export::Drop(reason));
+    }
+    let wrapped = naming == Naming::HuggingFace;
+    if let Some(rest) = canonical.strip_prefix("language_model.") {
+        return Some(Export::Whole(match rest.strip_prefix("model.") {
+            Some(inner) if wrapped => format!("model.language_model.{inner}"),
+            None if wrapped => rest.to_owned(),
+            _ => canonical.to_owned(),
+        }));
+    }
+    let outer = |name: String| {
+        if wrapped {
+            format!("model.{name}")
+        } else {
+            name
+        }
+    };
+    Some(match to_hf(canonical)? {
+        Export::Whole(name) => Export::Whole(outer(name)),
+        Export::Squeeze(name) => Export::Squeeze(outer(name)),
+        Export::Thirds(names) => Export::Thirds(names.map(outer)),
+        drop @ Export::Drop(_) => drop,
+    })
+}
+
+/// Canonical name outside the language model to Hugging Face, without `model.`.
+fn to_hf(canonical: &str) -> Option<Export> {
+    let parts: Vec<&str> = canonical.split('.').collect();
+    let whole = |name: String| Some(Export::Whole(name));
+    match parts.as_slice() {
+        ["vision_model", "vision_tower", rest @ ..] => vision_to_hf(rest),
+        ["aligner", "layers", i, leaf] => whole(format!("aligner.{}.{leaf}", mlp_to_hf(i)?)),
+        ["gen_aligner", "layers", i, leaf] => {
+            whole(format!("generation_aligner.{}.{leaf}", mlp_to_hf(i)?))
+        }
+        ["gen_embed", leaf] => whole(format!("generation_embeddings.{leaf}")),
+        ["gen_head", "output_mlp_projector", leaf] => {
+            whole(format!("generation_head.proj_out.{leaf}"))
+        }
+        ["gen_head", "vision_head", leaf] => whole(format!("generation_head.vision_head.{leaf}")),
+        ["gen_vision_model", rest @ ..] => whole(format!("vqmodel.{}", vq_to_hf(rest))),
+        _ => None,
+    }
+}
+
+fn vision_to_hf(parts: &[&str]) -> Option<Export> {
+    let name = match parts {
+        ["pos_embed"] => {
+            let name = "vision_model.embeddings.position_embedding.weight";
+            return Some(Export::Squeeze(name.to_owned()));
+        }
+        ["blocks", i, "attn", "qkv", leaf] => {
+            let third = |part| format!("vision_model.encoder.layers.{i}.self_attn.{part}.{leaf}");
+            return Some(Export::Thirds(QKV.map(third)));
+        }
+        ["patch_embed", "proj", leaf] => format!("embeddings.patch_embedding.{leaf}"),
+        ["norm", leaf] => format!("post_layernorm.{leaf}"),
+        ["blocks", i, "norm1", leaf] => format!("encoder.layers.{i}.layer_norm1.{leaf}"),
+        ["blocks", i, "norm2", leaf] => format!("encoder.layers.{i}.layer_norm2.{leaf}"),
+        ["blocks", i, "mlp", fc, leaf] => format!("encoder.layers.{i}.mlp.{fc}.{leaf}"),
+        ["blocks", i, "attn", "proj", leaf] => {
+            format!("encoder.layers.{i}.self_attn.projection_layer.{leaf}")
+        }
+        _ => return None,
+    };
+    Some(Export::Whole(format!("vision_model.{name}")))
+}
+
+fn mlp_to_hf(index: &str) -> Option<String> {
+    match index.parse::<usize>().ok()? {
+        0 => Some("fc1".to_owned()),
+        i if i % 2 == 0 => Some(format!("hidden_layers.{}", i / 2 - 1)),
+        _ => None,
+    }
+}
+
+fn vq_to_hf(parts: &[&str]) -> String {
+    match parts {
+        [coder, "conv_blocks", level, rest @ ..] => {
+            let way = if *coder == "encoder" { "down" } else { "up" };
+            let (kind, rest) = match rest {
+                ["res", rest @ ..] => ("block", rest),
+                [kind, rest @ ..] => (*kind, rest),
+                [] => ("", rest),
+            };
+            format!("{coder}.{way}.{level}.{kind}.{}", rest.join("."))
+        }
+        [coder, "mid", "0", rest @ ..] => format!("{coder}.mid.block_1.{}", rest.join(".")),
+        [coder, "mid", "1", rest @ ..] => format!("{coder}.mid.attn_1.{}", rest.join(".")),
+        [coder, "mid", "2", rest @ ..] => format!("{coder}.mid.block_2.{}", rest.join(".")),
+        _ => parts.join("."),
+    }
+}
+
+/// A tensor of the file that the model has no use for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its name in the file.
+    pub name: String,
+    /// Why it is not loaded.
+    pub reason: &'static str,
+    /// How many values it holds.
+    pub elements: usize,
+}
+
+/// The tensors of a checkpoint under their canonical names.
+#[derive(Debug, Clone)]
+pub struct Canonical {
+    /// What the model is loaded from.
+    pub tensors: Vec<LazyTensor>,
+    /// What was left out, with reasons.
+    pub dropped: Vec<Dropped>,
+}
+
+/// Translates the tensors of a file, joining thirds and restoring leading dimensions.
+pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
+    let mut result = Canonical {
+        tensors: Vec::with_capacity(tensors.len()),
+        dropped: Vec::new(),
+    };
+    let mut thirds: HashMap<String, [Option<LazyTensor>; 3]> = HashMap::new();
+    for tensor in tensors {
+        let tensor = tensor.clone();
+        match import(&tensor.name, naming) {
+            Import::Whole(name) => result.tensors.push(lazy::renamed(tensor, name)),
+            Import::Unsqueeze(name) => {
+                let shape = std::iter::once(1).chain(tensor.shape.to_vec()).collect();
+                result
+                    .tensors
+                    .push(lazy::renamed(lazy::reshaped(tensor, shape), name));
+            }
+            Import::Third(name, third) => {
+                let group = thirds.entry(name.clone()).or_default();
+                group[third] = Some(tensor);
+                if group.iter().all(Option::is_some) {
+                    let parts = group.iter_mut().filter_map(Option::take).collect();
+                    thirds.remove(&name);
+                    join(name, parts, &mut result.tensors);
+                }
+            }
+            Import::Drop(reason) => {
+                let elements = tensor.shape.to_vec().iter().product();
+                result.dropped.push(Dropped {
+                    name: tensor.name,
+                    reason,
+                    elements,
+                });
+            }
+        }
+    }
+    // An incomplete set keeps its file names; the strict comparison reports both sides.
+    let mut rest: Vec<_> = thirds.into_values().flatten().flatten().collect();
+    rest.sort_by(|a, b| a.name.cmp(&b.name));
+    result.tensors.extend(rest);
+    result
+}
+
+/// Joins q, k and v; parts that do not fit together stay apart, for the report to name them.
+fn join(name: String, parts: Vec<LazyTensor>, target: &mut Vec<LazyTensor>) {
+    match lazy::concat(name, parts.clone()) {
+        Some(joined) if parts.iter().all(|part| part.shape == parts[0].shape) => {
+            target.push(joined);
+        }
+        _ => target.extend(parts),
+    }
+}
+
+/// Translates a canonical tensor for a file of the given naming.
+///
+/// `Ok` is what to write (nothing for a drop); `Err` says what is wrong with the tensor.
+pub(crate) fn exported(
+    tensor: LazyTensor,
+    naming: Naming,
+) -> Result<Vec<LazyTensor>, &'static str> {
+    match export(&tensor.name, naming).ok_or("its name is not a canonical Janus name")? {
+        Export::Whole(name) => Ok(vec![lazy::renamed(tensor, name)]),
+        Export::Drop(_) => Ok(Vec::new()),
+        Export::Squeeze(name) => {
+            let shape = tensor.shape.to_vec();
+            let [1, rest @ ..] = shape.as_slice() else {
+                return Err("its leading dimension is not 1");
+            };
+            let rest = rest.to_vec();
+            Ok(vec![lazy::renamed(lazy::reshaped(tensor, rest), name)])
+        }
+        Export::Thirds(names) => {
+            let height = tensor.shape.to_vec().first().copied().unwrap_or(0);
+            if height == 0 || height % 3 != 0 {
+                return Err("it cannot be split into query, key and value");
+            }
+            let third = height / 3;
+            let part = |(i, name)| lazy::rows(&tensor, name, i * third..(i + 1) * third);
+            let parts: Option<Vec<_>> = names.into_iter().enumerate().map(part).collect();
+            parts.ok_or("it cannot be split into query, key and value")
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Checkpoints: from a folder of weight files to named tensors, and back.
+//!
+//! ```text
+//! folder ─ shards ─┬─ safetensors ─┐                    ┌─ canonical() ─ keys ─> module.apply
+//!                  └─ pickle ──────┴─ raw LazyTensors ──┤
+//!                     (zip, machine, views)             └─ manifest: which release is this?
+//! LazyTensors ─ keys ─ save ─> safetensors, one file or shards
+//! ```
+//! Start with [`Checkpoint::open`]. Opening reads headers only: tensors are [`LazyTensor`]s whose
+//! bytes are slices of the mapped files, so a 15 GB model opens in milliseconds and no weight is
+//! copied unless its position in the file is misaligned, it is strided, or it must be converted.
+//!
+//! What holds everywhere: **canonical names are DeepSeek's own** ([`keys`]); a file is data, never
+//! code ([`pickle`]); every length a file declares is compared with [`Limits`] before memory is
+//! set aside; comparison with the model is strict in both directions ([`Mismatch`]).
+//!
+//! Not here: the model's modules, which know nothing of files, and downloading.
+
+pub mod error;
+pub mod keys;
+pub mod lazy;
+pub mod limits;
+pub mod pickle;
+pub mod report;
+pub mod safetensors;
+pub mod shards;
+
+mod json;
+mod mapped;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+pub use error::{CheckpointError, Impostor};
+pub use keys::{Canonical, Dropped, Naming};
+pub use lazy::{LazyTensor, cast, check_tensors, concat, rows};
+pub use limits::Limits;
+pub use pickle::{PickleError, ViewProblem, ZipError};
+pub use report::{Mismatch, ShapeDifference};
+pub use safetensors::HeaderError;
+pub use shards::{Format, IndexError, WeightFile};
+
+/// The weight files of one model, opened but not read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Folder that holds the files (a snapshot, where the cache folder of a model was given).
+    pub dir: PathBuf,
+    /// The weight files, in reading order.
+    pub files: Vec<WeightFile>,
+    /// Who named the tensors.
+    pub naming: Naming,
+    tensors: Vec<LazyTensor>,
+}
+
+impl Checkpoint {
+    /// Opens the weights at `path`: a model folder, a `models--…` cache folder, or one file.
+    ///
+    /// Files stay mapped, under a shared lock, until the last tensor drawn from them is dropped.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`]; nothing is allocated for what a file merely claims.
+    pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, CheckpointError> {
+        let shards::Found {
+            dir,
+            files,
+            tensors,
+        } = shards::find(path.as_ref(), limits)?;
+        if tensors.len() > limits.tensors {
+            let (path, what) = (dir, "number of tensors");
+            let (value, limit) = (tensors.len() as u64, limits.tensors as u64);
+            return Err(CheckpointError::Limit {
+                path,
+                what,
+                value,
+                limit,
+            });
+        }
+        let naming = Naming::detect(tensors.iter().map(|tensor| tensor.name.as_str()));
+        Ok(Self {
+            dir,
+            files,
+            naming,
+            tensors,
+        })
+    }
+
+    /// The tensors as the files name them.
+    #[must_use]
+    pub fn raw(&self) -> &[LazyTensor] {
+        &self.tensors
+    }
+
+    /// The tensors under canonical names, without those that Janus never uses.
+    ///
+    /// # Errors
+    /// A tensor that is to be kept has an element type other than f32, f16 and bf16, or two
+    /// tensors of the files turn out to be the same canonical one.
+    pub fn canonical(&self) -> Result<Canonical, CheckpointError> {
+        let canonical = keys::canonical(&self.tensors, self.naming);
+        let mut seen = HashSet::new();
+        for tensor in &canonical.tensors {
+            if !lazy::is_float(tensor.dtype) {
+                let (path, dtype) = (self.dir.clone(), format!("{:?}", tensor.dtype));
+                let tensor = tensor.name.clone();
+                return Err(CheckpointError::UnsupportedDtype {
+                    path,
+                    tensor,
+                    dtype,
+                });
+            }
+            if !seen.insert(tensor.name.as_str()) {
+                let (path, tensor) = (self.dir.clone(), tensor.name.clone());
+                return Err(CheckpointError::Ambiguous { path, tensor });
+            }
+        }
+        Ok(canonical)
+    }
+
+    /// Elements per element type, for display.
+    #[must_use]
+    pub fn dtypes(&self) -> BTreeMap<String, usize> {
+        let mut summary = BTreeMap::new();
+        for tensor in &self.tensors {
+            let elements: usize = tensor.shape.to_vec().iter().product();
+            *summary.entry(format!("{:?}", tensor.dtype)).or_default() += elements;
+        }
+        summary
+    }
+}

@@ -1,0 +1,160 @@
+//! One report for everything in which a checkpoint and a model disagree.
+//!
+//! Loading is strict in both directions: a tensor the model misses is as wrong as one it would
+//! ignore, and a partial load can look healthy for a long time. All differences are collected
+//! first, so that one run shows the whole picture (usually: another model's files).
+
+use std::{collections::HashMap, fmt};
+
+use super::{error::shown, lazy::LazyTensor};
+
+/// Names shown per kind of difference; the value keeps all of them.
+const SHOWN: usize = 20;
+
+/// A tensor that has one shape in the model and another in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeDifference {
+    /// Canonical name.
+    pub name: String,
+    /// Shape in the model.
+    pub expected: Vec<usize>,
+    /// Shape in the checkpoint.
+    pub found: Vec<usize>,
+}
+
+impl ShapeDifference {
+    /// Whether one shape is the other transposed, the mark of `[in, out]` linear weights.
+    #[must_use]
+    pub fn is_transposed(&self) -> bool {
+        self.expected.len() == 2 && self.expected.iter().rev().eq(&self.found)
+    }
+}
+
+/// All differences between what a model expects and what a checkpoint holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Expected by the model, absent from the checkpoint: name and shape.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// In the checkpoint, unknown to the model: name and shape.
+    pub unused: Vec<(String, Vec<usize>)>,
+    /// In both, but of different shapes.
+    pub shape: Vec<ShapeDifference>,
+}
+
+impl Mismatch {
+    /// Compares the names and shapes a model expects with the tensors found.
+    ///
+    /// # Errors
+    /// The differences, if there are any.
+    pub fn check(expected: &[(String, Vec<usize>)], found: &[LazyTensor]) -> Result<(), Box<Self>> {
+        let mut rest: HashMap<&str, &LazyTensor> = found
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        let mut mismatch = Self::default();
+        for (name, shape) in expected {
+            match rest.remove(name.as_str()) {
+                None => mismatch.missing.push((name.clone(), shape.clone())),
+                Some(tensor) if tensor.shape.to_vec() != *shape => {
+                    let (name, expected) = (name.clone(), shape.clone());
+                    let found = tensor.shape.to_vec();
+                    mismatch.shape.push(ShapeDifference {
+                        name,
+                        expected,
+                        found,
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        let unused = found
+            .iter()
+            .filter(|tensor| rest.contains_key(tensor.name.as_str()));
+        mismatch.unused = unused
+            .map(|tensor| (tensor.name.clone(), tensor.shape.to_vec()))
+            .collect();
+        if mismatch.is_empty() {
+            Ok(())
+        } else {
+            Err(Box::new(mismatch))
+        }
+    }
+
+    /// Whether there is no difference.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unused.is_empty() && self.shape.is_empty()
+    }
+
+    /// What the pattern of differences suggests.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let transposed = self
+            .shape
+            .iter()
+            .filter(|difference| difference.is_transposed())
+            .count();
+        if transposed > 0 {
+            return Some(format!(
+                "{transposed} matrices are transposed: this file stores linear weights as \
+                 [in, out], Janus stores them as [out, in]"
+            ));
+        }
+        let same_width =
+            |difference: &&ShapeDifference| difference.expected.len() == difference.found.len();
+        if self.missing.is_empty()
+            && self.unused.is_empty()
+            && self.shape.iter().all(|d| same_width(&d))
+        {
+            return Some("the weights belong to a Janus of another size than config.json".into());
+        }
+        (!self.missing.is_empty()).then(|| "these files do not hold a whole Janus model".into())
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (missing, unused, shape) = (self.missing.len(), self.unused.len(), self.shape.len());
+        write!(
+            f,
+            "the checkpoint does not fit the model: {missing} missing, {unused} unused, {shape} of \
+             another shape"
+        )?;
+        let row = |f: &mut fmt::Formatter<'_>, (name, shape): &(String, Vec<usize>)| {
+            write!(f, "{} {shape:?}", shown(name))
+        };
+        section(f, "missing", &self.missing, row)?;
+        section(f, "unused", &self.unused, row)?;
+        section(f, "shape", &self.shape, |f, difference| {
+            let (expected, found) = (&difference.expected, &difference.found);
+            let note = if difference.is_transposed() {
+                " (transposed)"
+            } else {
+                ""
+            };
+            let name = shown(&difference.name);
+            write!(
+                f,
+                "{name}: model expects {expected:?}, file has {found:?}{note}"
+            )
+        })
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+fn section<T>(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    rows: &[T],
+    row: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for item in rows.iter().take(SHOWN) {
+        write!(f, "\n  {title}: ")?;
+        row(f, item)?;
+    }
+    match rows.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => write!(f, "\n  {title}: … and {more} more"),
+        _ => Ok(()),
+    }
+}
