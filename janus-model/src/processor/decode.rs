@@ -208,7 +208,9 @@ fn decode_format(
     };
     match format {
         Format::Png => {
-            let essential = png_essentials(bytes)?;
+            // Sizes come first in a PNG: a bomb is refused even if nothing follows them.
+            run.check(png_size(bytes)?, 0)?;
+            let essential = png_essentials(bytes);
             let mut codec_limits = Limits::default();
             codec_limits.max_alloc = Some(limits.max_decoder_bytes);
             let source = Cursor::new(essential.as_slice());
@@ -222,7 +224,7 @@ fn decode_format(
         }
         Format::Jpeg => {
             let decoder = jpeg::JpegDecoder::new(source).map_err(fail)?;
-            run.check(&decoder)?;
+            run.check(decoder.dimensions(), decoder.total_bytes())?;
             if !jpeg_has_end(bytes) {
                 return Err(ImageError::Truncated {
                     format: format.name(),
@@ -239,9 +241,23 @@ fn decode_format(
 /// Offset of the colour type in a PNG file.
 const PNG_COLOR_TYPE: usize = 25;
 
+fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    let truncated = || ImageError::Truncated {
+        format: Format::Png.name(),
+    };
+    let number = |offset: usize| {
+        let field = bytes.get(offset..)?.first_chunk::<4>()?;
+        Some(u32::from_be_bytes(*field))
+    };
+    if bytes.get(12..16).ok_or_else(truncated)? != b"IHDR" {
+        return Err(damaged(Format::Png, "the first chunk is not IHDR"));
+    }
+    number(16).zip(number(20)).ok_or_else(truncated)
+}
+
 /// The PNG with only the chunks that make its first picture, and its EXIF. Compressed texts,
 /// colour profiles and further frames, whose contents may be bombs, never reach the decoder.
-fn png_essentials(bytes: &[u8]) -> Result<Vec<u8>, ImageError> {
+fn png_essentials(bytes: &[u8]) -> Vec<u8> {
     let (signature, mut rest) = bytes.split_at(8);
     let mut kept = signature.to_vec();
     while let Some(length) = rest.first_chunk::<4>() {
@@ -256,7 +272,7 @@ fn png_essentials(bytes: &[u8]) -> Result<Vec<u8>, ImageError> {
         }
         rest = &rest[chunk.len()..];
     }
-    Ok(kept)
+    kept
 }
 
 /// Whether the markers lead to the end-of-image marker. Decoders fill the rest of a cut file with
@@ -290,16 +306,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Holds the header against the limits.
-    fn check(&self, decoder: &impl ImageDecoder) -> Result<(), ImageError> {
-        let (width, height) = decoder.dimensions();
+    /// Holds a header against the limits; `bytes` is what the decoder will allocate.
+    fn check(&self, (width, height): (u32, u32), bytes: u64) -> Result<(), ImageError> {
         let (width, height) = (u64::from(width), u64::from(height));
         let limits = self.limits;
         if width == 0 || height == 0 {
             return Err(ImageError::NoPixels { width, height });
         }
         let (short, long) = (width.min(height), width.max(height));
-        let bytes = decoder.total_bytes();
         let limit = if long > limits.max_side {
             format!("a side may have {} pixels", limits.max_side)
         } else if width * height > limits.max_pixels {
@@ -325,7 +339,7 @@ impl Run<'_> {
     }
 
     fn finish(&self, mut decoder: impl ImageDecoder) -> Result<RgbImage8, ImageError> {
-        self.check(&decoder)?;
+        self.check(decoder.dimensions(), decoder.total_bytes())?;
         let mut codec_limits = Limits::default();
         codec_limits.max_alloc = Some(self.limits.max_decoder_bytes);
         decoder

@@ -147,6 +147,9 @@ impl Processor {
         conversation: &Conversation,
         images: &'a [RgbImage8],
     ) -> Result<(Vec<u32>, Vec<&'a RgbImage8>), PromptError> {
+        if conversation.messages.is_empty() {
+            return Err(PromptError::Empty);
+        }
         let rendered = conversation
             .clone()
             .awaiting_answer()
