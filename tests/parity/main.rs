@@ -1,0 +1,3 @@
+//! Parity with the reference.
+
+mod processor;
