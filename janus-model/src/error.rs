@@ -28,6 +28,9 @@ pub enum Error {
     /// Weights cannot be read or do not fit the configuration.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// Tokenizer, prompt or picture cannot be used.
+    #[error(transparent)]
+    Processor(#[from] crate::processor::ProcessorError),
     /// A part of the model was asked for that was not loaded.
     #[error("{what} needs {part}, which was not loaded")]
     PartNotLoaded {
@@ -68,6 +71,7 @@ impl Error {
         match self {
             Self::Config(e) => e.hint(),
             Self::Checkpoint(e) => e.hint(),
+            Self::Processor(e) => e.hint(),
             Self::PartNotLoaded { .. } => Some("load the model with both halves".into()),
             Self::SlotCount { .. } => None,
             Self::Dtype { .. } => Some("choose another --dtype or --device".into()),
@@ -82,6 +86,7 @@ impl Error {
         match self {
             Self::Config(e) => e.kind(),
             Self::Checkpoint(e) => e.kind(),
+            Self::Processor(e) => e.kind(),
             Self::PartNotLoaded { .. } | Self::SlotCount { .. } | Self::Dtype { .. } => {
                 ErrorKind::Usage
             }

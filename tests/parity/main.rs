@@ -10,5 +10,6 @@ mod common;
 
 mod cache;
 mod llama;
+mod processor;
 mod siglip;
 mod vq;
