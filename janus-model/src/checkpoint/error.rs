@@ -5,29 +5,14 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::error::ErrorKind;
+
 use super::{
     pickle::{PickleError, ZipError},
     report::Mismatch,
     safetensors::HeaderError,
     shards::{Format, IndexError},
 };
-
-/// Whose fault an error is; the command line derives its exit status from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The request itself makes no sense.
-    Usage,
-    /// A file holds something wrong.
-    BadData,
-    /// A file or folder is absent.
-    Missing,
-    /// Configuration and data disagree.
-    Config,
-    /// The operating system refused to read or write.
-    Io,
-    /// A bug of ours.
-    Internal,
-}
 
 /// Content that is often found where weights are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,7 +37,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use error::{CheckpointError, ErrorKind, Impostor};
+pub use error::{CheckpointError, Impostor};
 pub use keys::{Canonical, Dropped, Naming};
 pub use lazy::{LazyTensor, cast, check_tensors, concat, rows};
 pub use limits::Limits;

@@ -1,1 +1,254 @@
 //! From conversation and pictures to model input, and from pixels to pictures.
+//!
+//! Everything here is plain data, without tensors:
+//! ```text
+//! bytes ─ decode ─► RgbImage8 ─ image + resize ─► PixelValues ─┐
+//! Conversation ─ prompt ─► text ─ tokenizer ─► ids ────────────┴─► ModelInput
+//! f32 pixels ─ output ─► RgbImage8 ─► PNG
+//! ```
+//! The files that fix the rules ship with a checkpoint; [`Processor::from_dir`] reads them.
+
+pub mod decode;
+pub mod error;
+mod files;
+pub mod image;
+mod image_config;
+pub mod output;
+pub mod prompt;
+pub mod resize;
+pub mod tokenizer;
+mod tokenizer_check;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use self::decode::{ImageLimits, Orientation, decode_image, load_image};
+pub use self::error::{
+    ErrorKind, FileError, ImageConfigError, ImageError, ProcessorError, PromptError, TokenizerError,
+};
+pub use self::image::{ImageProcessorConfig, PixelValues, RgbImage8, SizeRule};
+pub use self::prompt::{
+    ChatStyle, Conversation, DEFAULT_SYSTEM_PROMPT, GenerationPrompt, Message, ModelInput, Part,
+    Role,
+};
+pub use self::tokenizer::{JanusTokenizer, SpecialIds};
+
+use self::files::{read_file, read_optional};
+use self::tokenizer::MAX_JSON_BYTES;
+
+/// `max_position_embeddings` of both Janus-Pro sizes. They were trained on 4096 tokens; longer
+/// prompts work, and degrade.
+const DEFAULT_CONTEXT: usize = 16_384;
+/// Pixels per token and side of the published vision tower.
+const DEFAULT_PATCH: usize = 16;
+/// Far above any tower; keeps a broken file from making prompts of a million tokens per picture.
+const MAX_IMAGE_TOKENS: u64 = 1 << 16;
+
+/// All that a checkpoint folder says about turning conversations and pictures into numbers.
+#[derive(Debug)]
+pub struct Processor {
+    /// Text to ids and back.
+    pub tokenizer: JanusTokenizer,
+    /// Pictures to pixels.
+    pub image: ImageProcessorConfig,
+    /// Vectors of the vision tower per picture; 576.
+    pub num_image_tokens: usize,
+    /// How roles are written.
+    pub style: ChatStyle,
+    /// Longest prompt, in tokens.
+    pub context_length: usize,
+}
+
+impl Processor {
+    /// Reads the tokenizer and the image rules from a checkpoint folder in the original or the
+    /// Hugging Face layout.
+    ///
+    /// The style is [`ChatStyle::Pro`] where the tokenizer knows the role tokens. Janus-1.3B's
+    /// does too, although its prompts do not use them: set [`Processor::style`] for that model.
+    ///
+    /// # Errors
+    /// [`ProcessorError`] naming the file and the field.
+    pub fn from_dir(dir: &Path) -> Result<Self, ProcessorError> {
+        let tokenizer = JanusTokenizer::from_dir(dir)?;
+        let processor = read_json(&dir.join("processor_config.json"))?;
+        let image = image_config(dir, &processor)?;
+        let num_image_tokens = image_tokens(dir, &processor, &image)?;
+        if processor.get("add_special_token") == Some(&Value::Bool(true)) {
+            let path = dir.join("processor_config.json");
+            let problem = "add_special_token is true: this placeholder form was never trained";
+            return Err(ProcessorError::Config {
+                path,
+                problem: problem.to_owned(),
+            });
+        }
+        let special = tokenizer.special();
+        let has_roles = special.user.is_some() && special.assistant.is_some();
+        let style = if has_roles {
+            ChatStyle::Pro
+        } else {
+            ChatStyle::Janus1_3b
+        };
+        let context_length = tokenizer.max_length().unwrap_or(DEFAULT_CONTEXT);
+        Ok(Self {
+            tokenizer,
+            image,
+            num_image_tokens,
+            style,
+            context_length,
+        })
+    }
+
+    /// Prepares a question: conversation, opened answer and pictures.
+    ///
+    /// # Errors
+    /// As [`Processor::understand_batch`].
+    pub fn understand(
+        &self,
+        conversation: &Conversation,
+        images: &[RgbImage8],
+    ) -> Result<ModelInput, ProcessorError> {
+        self.understand_batch(&[(conversation, images)])
+    }
+
+    /// Prepares several questions as one left-padded batch; the pictures follow row by row.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Prompt`] for empty conversations, pictures that are missing or unused,
+    /// prompts above [`Processor::context_length`].
+    pub fn understand_batch(
+        &self,
+        requests: &[(&Conversation, &[RgbImage8])],
+    ) -> Result<ModelInput, ProcessorError> {
+        if requests.is_empty() {
+            return Err(PromptError::Empty.into());
+        }
+        let mut rows = Vec::with_capacity(requests.len());
+        let mut order = Vec::new();
+        for (conversation, images) in requests {
+            let (ids, placed) = self.question(conversation, images)?;
+            rows.push(ids);
+            order.extend(placed);
+        }
+        let mut input = ModelInput::left_padded(&rows, self.tokenizer.special());
+        input.n_images = order.len();
+        for image in order {
+            let values = self.image.understanding_pixels(image);
+            input.image_size = values.side;
+            input.pixels.extend(values.data);
+        }
+        input.check_slots(self.num_image_tokens)?;
+        Ok(input)
+    }
+
+    /// Ids of one question and its pictures in the order of their places.
+    fn question<'a>(
+        &self,
+        conversation: &Conversation,
+        images: &'a [RgbImage8],
+    ) -> Result<(Vec<u32>, Vec<&'a RgbImage8>), PromptError> {
+        if conversation.messages.is_empty() {
+            return Err(PromptError::Empty);
+        }
+        let rendered = conversation
+            .clone()
+            .awaiting_answer()
+            .render(self.style, &self.tokenizer)?;
+        let given = images.len();
+        let place = |&index: &usize| {
+            images
+                .get(index)
+                .ok_or(PromptError::NoSuchImage { index, given })
+        };
+        let placed = rendered
+            .images
+            .iter()
+            .map(place)
+            .collect::<Result<_, _>>()?;
+        if let Some(index) = (0..given).find(|index| !rendered.images.contains(index)) {
+            return Err(PromptError::UnusedImage { index, given });
+        }
+        let ids = rendered.ids(&self.tokenizer, self.num_image_tokens)?;
+        self.check_length(ids.len())?;
+        Ok((ids, placed))
+    }
+
+    /// Prepares the two prompts of a picture to be generated.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Prompt`] for a prompt above [`Processor::context_length`].
+    pub fn generate(&self, prompt: &str) -> Result<GenerationPrompt, ProcessorError> {
+        let prompt = GenerationPrompt::new(prompt, self.style, &self.tokenizer)?;
+        self.check_length(prompt.conditional.len())?;
+        Ok(prompt)
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), PromptError> {
+        let limit = self.context_length;
+        if tokens > limit {
+            Err(PromptError::TooLong { tokens, limit })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// An optional JSON file; `null` where it is absent.
+fn read_json(path: &Path) -> Result<Value, ProcessorError> {
+    let Some(bytes) = read_optional(path, MAX_JSON_BYTES)? else {
+        return Ok(Value::Null);
+    };
+    let problem = |e: serde_json::Error| format!("not JSON: {e}");
+    serde_json::from_slice(&bytes).map_err(|e| ProcessorError::Config {
+        path: path.to_owned(),
+        problem: problem(e),
+    })
+}
+
+/// `preprocessor_config.json`, or the part of `processor_config.json` that newer `transformers`
+/// writes in its place.
+fn image_config(dir: &Path, processor: &Value) -> Result<ImageProcessorConfig, ProcessorError> {
+    let path = dir.join("preprocessor_config.json");
+    let nested = processor
+        .get("image_processor")
+        .filter(|value| value.is_object());
+    let config = match (read_optional(&path, MAX_JSON_BYTES)?, nested) {
+        (Some(bytes), _) => ImageProcessorConfig::from_json(&bytes),
+        (None, Some(nested)) => ImageProcessorConfig::from_value(nested),
+        // Neither exists: the error of the file that the published folders have.
+        (None, None) => ImageProcessorConfig::from_json(&read_file(&path, MAX_JSON_BYTES)?),
+    };
+    config.map_err(|source| ProcessorError::ImageConfig { path, source })
+}
+
+/// From `processor_config.json`, else from the model's own `config.json`, else from the side.
+fn image_tokens(
+    dir: &Path,
+    processor: &Value,
+    image: &ImageProcessorConfig,
+) -> Result<usize, ProcessorError> {
+    let read = |path: PathBuf, field: &str, value: &Value| {
+        let count = value
+            .as_u64()
+            .filter(|count| (1..=MAX_IMAGE_TOKENS).contains(count));
+        count.map(|count| count as usize).ok_or_else(|| {
+            let problem = format!("{field} is not a whole number from 1 to {MAX_IMAGE_TOKENS}");
+            ProcessorError::Config { path, problem }
+        })
+    };
+    if let Some(value) = processor
+        .get("num_image_tokens")
+        .filter(|value| !value.is_null())
+    {
+        return read(dir.join("processor_config.json"), "num_image_tokens", value);
+    }
+    let path = dir.join("config.json");
+    let config = read_json(&path)?;
+    match config
+        .pointer("/vision_config/num_image_tokens")
+        .filter(|value| !value.is_null())
+    {
+        Some(value) => read(path, "vision_config.num_image_tokens", value),
+        None => Ok((image.image_size / DEFAULT_PATCH).pow(2)),
+    }
+}

@@ -1,0 +1,71 @@
+//! `y = x · Wᵀ + b`, with `W` stored as in the checkpoint: `[out, in]`, in the file's own dtype.
+//!
+//! Burn's own `Linear` keeps `[in, out]`, which would force a transposed copy of every matrix of
+//! a mapped file. Here the product reads the file's layout; see [`crate::ops::linear`].
+
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::{Device, Tensor};
+
+use crate::ops;
+
+/// Sizes of a [`Linear`].
+#[derive(Clone, Copy, Debug)]
+pub struct LinearConfig {
+    /// Width of the input.
+    pub input: usize,
+    /// Width of the output.
+    pub output: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+/// A dense layer. See the [module documentation](self).
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl LinearConfig {
+    /// A layer with a bias.
+    pub fn new(input: usize, output: usize) -> Self {
+        Self { input, output, bias: true }
+    }
+
+    /// A layer without a bias.
+    pub fn no_bias(input: usize, output: usize) -> Self {
+        Self { input, output, bias: false }
+    }
+
+    /// Random weights, N(0, 0.02²), zero bias; nothing is computed before first use.
+    pub fn init(&self, device: &Device) -> Linear {
+        let weight = Initializer::Normal { mean: 0.0, std: 0.02 };
+        Linear {
+            weight: weight.init([self.output, self.input], device),
+            bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
+        }
+    }
+}
+
+impl Linear {
+    /// Applies the layer to the last axis; the result has the dtype of `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `[…, in]`
+    /// - output: `[…, out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let mut dims = x.dims();
+        let input = dims[D - 1];
+        let rows = dims.iter().product::<usize>() / input;
+        let y = ops::linear(x.reshape([rows, input]), self.weight.val()); // [rows, out]
+        dims[D - 1] = y.dims()[1];
+        let y = match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        };
+        y.reshape(dims)
+    }
+}

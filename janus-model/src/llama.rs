@@ -1,0 +1,362 @@
+//! The language model: a LLaMA decoder that takes embeddings and gives final hidden states.
+//!
+//! `h += Wo·Attn(RMS(h)); h += Wd·(silu(Wg·n) ⊙ Wu·n), n = RMS(h)`, final RMSNorm. Grouped
+//! key/value heads are supported, biases are not (Janus has none). There is one forward for
+//! training, prefill and decoding: the cache is optional.
+//!
+//! Precision: RMSNorm, rotation and softmax in f32, RMSNorm's weight multiplied after rounding
+//! back, as transformers does it.
+//!
+//! Original: `LlamaModel` of transformers; paper: <https://arxiv.org/abs/2302.13971>.
+
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer};
+use burn::tensor::activation::silu;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
+
+use crate::config::{ConfigError, in_range, positive};
+use crate::kv_cache::{KvCache, LayerCache};
+use crate::linear::{Linear, LinearConfig};
+use crate::rope::{Positions, Rope, RopeSlice};
+
+/// Sizes of the decoder, in the words of `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LlamaConfig {
+    /// Rows of the text tables.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Inner width of the MLP.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of one head, even.
+    pub head_dim: usize,
+    /// Positions the rotation is defined for. Janus-Pro was trained on 4096 of its 16384.
+    pub max_position_embeddings: usize,
+    /// Base of the rotation.
+    pub rope_theta: f64,
+    /// ε of every RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Whether the text head is the embedding table. False in every published model.
+    pub tie_word_embeddings: bool,
+}
+
+/// Decoder with its text head.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// Body.
+    pub model: LlamaModel,
+    /// `[V, D]`; absent where only pictures are drawn.
+    pub lm_head: Option<Linear>,
+}
+
+/// Embedding, blocks, final norm.
+#[derive(Module, Debug)]
+pub struct LlamaModel {
+    /// `[V, D]`.
+    pub embed_tokens: Embedding,
+    /// Decoder blocks.
+    pub layers: Vec<DecoderLayer>,
+    /// Final norm; both heads read its output.
+    pub norm: RmsNorm,
+}
+
+/// One block.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Causal self-attention.
+    pub self_attn: SelfAttention,
+    /// Before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+    /// SwiGLU.
+    pub mlp: Mlp,
+}
+
+/// Projections of attention; head `h` owns rows `h·d..(h+1)·d`.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// `[H·d, D]`.
+    pub q_proj: Linear,
+    /// `[H_kv·d, D]`.
+    pub k_proj: Linear,
+    /// `[H_kv·d, D]`.
+    pub v_proj: Linear,
+    /// `[D, H·d]`.
+    pub o_proj: Linear,
+    heads: usize,
+    kv_heads: usize,
+}
+
+/// `down(silu(gate(x)) ⊙ up(x))`.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[F, D]`.
+    pub gate_proj: Linear,
+    /// `[F, D]`.
+    pub up_proj: Linear,
+    /// `[D, F]`.
+    pub down_proj: Linear,
+}
+
+/// `x / rms(x) · w`. Burn's own divides in the input's dtype; here statistics are f32.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[D]`.
+    pub weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+/// Which earlier tokens each token may look at.
+#[derive(Clone, Debug)]
+pub enum Mask {
+    /// All earlier ones: no padding anywhere.
+    Causal,
+    /// All earlier ones that are real: `[B, total]`, true where a token is real, over the
+    /// cached and the new tokens.
+    Padded(Tensor<2, Bool>),
+}
+
+impl LlamaConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let at = |name: &str| format!("language_config.{name}");
+        in_range(&at("vocab_size"), self.vocab_size, 1, 1 << 22)?;
+        in_range(&at("hidden_size"), self.hidden_size, 1, 1 << 16)?;
+        in_range(&at("intermediate_size"), self.intermediate_size, 1, 1 << 20)?;
+        in_range(&at("num_hidden_layers"), self.num_hidden_layers, 1, 1024)?;
+        in_range(&at("num_attention_heads"), self.num_attention_heads, 1, 1024)?;
+        in_range(&at("num_key_value_heads"), self.num_key_value_heads, 1, self.num_attention_heads)?;
+        in_range(&at("head_dim"), self.head_dim, 2, 4096)?;
+        in_range(&at("max_position_embeddings"), self.max_position_embeddings, 1, 1 << 20)?;
+        positive(&at("rope_theta"), self.rope_theta, 1e12)?;
+        positive(&at("rms_norm_eps"), self.rms_norm_eps, 1.0)?;
+        if self.head_dim % 2 != 0 {
+            return Err(ConfigError::field(at("head_dim"), format!("{} is odd", self.head_dim)));
+        }
+        if self.num_attention_heads % self.num_key_value_heads != 0 {
+            let (kv, heads) = (self.num_key_value_heads, self.num_attention_heads);
+            return Err(ConfigError::field(
+                at("num_key_value_heads"),
+                format!("{kv} does not divide num_attention_heads {heads}"),
+            ));
+        }
+        let implied = self.num_attention_heads * self.head_dim;
+        if implied > 1 << 20 {
+            return Err(ConfigError::field(at("head_dim"), format!("heads × head_dim is {implied}")));
+        }
+        Ok(())
+    }
+
+    /// Random weights. `text_head` keeps the text head.
+    pub fn init(&self, text_head: bool, device: &Device) -> LanguageModel {
+        let embedding = EmbeddingConfig::new(self.vocab_size, self.hidden_size)
+            .with_initializer(Initializer::Normal { mean: 0.0, std: 0.02 });
+        LanguageModel {
+            model: LlamaModel {
+                embed_tokens: embedding.init(device),
+                layers: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
+                norm: self.init_norm(device),
+            },
+            lm_head: text_head
+                .then(|| LinearConfig::no_bias(self.hidden_size, self.vocab_size).init(device)),
+        }
+    }
+
+    fn init_layer(&self, device: &Device) -> DecoderLayer {
+        let width = self.hidden_size;
+        let query = self.num_attention_heads * self.head_dim;
+        let key = self.num_key_value_heads * self.head_dim;
+        let linear = |input, output| LinearConfig::no_bias(input, output).init(device);
+        DecoderLayer {
+            input_layernorm: self.init_norm(device),
+            self_attn: SelfAttention {
+                q_proj: linear(width, query),
+                k_proj: linear(width, key),
+                v_proj: linear(width, key),
+                o_proj: linear(query, width),
+                heads: self.num_attention_heads,
+                kv_heads: self.num_key_value_heads,
+            },
+            post_attention_layernorm: self.init_norm(device),
+            mlp: Mlp {
+                gate_proj: linear(width, self.intermediate_size),
+                up_proj: linear(width, self.intermediate_size),
+                down_proj: linear(self.intermediate_size, width),
+            },
+        }
+    }
+
+    fn init_norm(&self, device: &Device) -> RmsNorm {
+        RmsNorm {
+            weight: Initializer::Ones.init([self.hidden_size], device),
+            epsilon: self.rms_norm_eps,
+        }
+    }
+
+    /// Rotation tables for the first `positions` positions.
+    pub fn rope(&self, positions: usize, device: &Device) -> Rope {
+        Rope::new(self.rope_theta, self.head_dim, positions, device)
+    }
+}
+
+impl LlamaModel {
+    /// Runs all blocks and the final norm over embeddings.
+    ///
+    /// With a cache, `x` holds the tokens after those it already has, and is added to it.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]`
+    /// - output: `[B, T, D]`
+    ///
+    /// # Panics
+    /// When the cache or the rotation tables have no room for `T` more tokens.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: &Rope,
+        positions: &Positions,
+        mask: &Mask,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        self.forward_each(x, rope, positions, mask, cache, |_| ())
+    }
+
+    /// As [`LlamaModel::forward`], showing the output of every block, `[B, T, D]`, to `see`.
+    pub fn forward_each(
+        &self,
+        x: Tensor<3>,
+        rope: &Rope,
+        positions: &Positions,
+        mask: &Mask,
+        mut cache: Option<&mut KvCache>,
+        mut see: impl FnMut(&Tensor<3>),
+    ) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let rope = rope.at(positions, tokens);
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        let heads = self.layers.first().map_or(1, |layer| layer.self_attn.heads);
+        let view = View::new(mask, [batch, heads, tokens, past + tokens], &x.device());
+        let mut x = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let slot = cache.as_mut().map(|cache| cache.layer(index));
+            x = layer.forward(x, &rope, &view, slot);
+            see(&x);
+        }
+        if let Some(cache) = cache {
+            cache.advance(tokens);
+        }
+        self.norm.forward(x)
+    }
+}
+
+impl DecoderLayer {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: &RopeSlice,
+        view: &View,
+        slot: Option<(&mut LayerCache, usize)>,
+    ) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rope, view, slot);
+        let x = x + attended;
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+    }
+}
+
+impl SelfAttention {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: &RopeSlice,
+        view: &View,
+        slot: Option<(&mut LayerCache, usize)>,
+    ) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let heads = |y: Tensor<3>, heads: usize| {
+            let width = y.dims()[2] / heads;
+            y.reshape([batch, tokens, heads, width]).swap_dims(1, 2) // [B, H, T, d]
+        };
+        let q = rope.rotate(heads(self.q_proj.forward(x.clone()), self.heads));
+        let k = rope.rotate(heads(self.k_proj.forward(x.clone()), self.kv_heads));
+        let v = heads(self.v_proj.forward(x), self.kv_heads);
+        let (k, v) = match slot {
+            Some((cache, start)) => cache.append(start, k, v),
+            None => (k, v),
+        }; // [B, H_kv, total, d]
+        let group = self.heads / self.kv_heads;
+        let (k, v) = (repeat_heads(k, group), repeat_heads(v, group));
+        let y = attention(q, k, v, view.hidden.clone(), None, view.options);
+        let y = y.swap_dims(1, 2).flatten::<3>(2, 3); // [B, T, H·d]
+        self.o_proj.forward(y)
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down_proj.forward(silu(self.gate_proj.forward(x.clone())) * self.up_proj.forward(x))
+    }
+}
+
+impl RmsNorm {
+    /// Normalises the last axis. `[B, T, D]` to the same shape and dtype.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let dtype = x.dtype();
+        let x = x.cast(DType::F32);
+        let mean = x.clone().square().mean_dim(2); // [B, T, 1]
+        let y = x * (mean + self.epsilon).sqrt().recip();
+        y.cast(dtype) * self.weight.val().cast(dtype).unsqueeze()
+    }
+}
+
+/// The mask in the form the attention operation takes: worked out once for all blocks.
+struct View {
+    hidden: Option<Tensor<4, Bool>>, // [B, H, T, total], true = must not be looked at
+    options: AttentionModuleOptions,
+}
+
+impl View {
+    fn new(mask: &Mask, [batch, heads, tokens, total]: [usize; 4], device: &Device) -> Self {
+        match mask {
+            // One new token may look at everything: no mask at all, the fast path of decoding.
+            Mask::Causal => Self {
+                hidden: None,
+                options: AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() },
+            },
+            Mask::Padded(real) => {
+                let key = Tensor::<1, Int>::arange(0..total as i64, device).reshape([1, total]);
+                let first = (total - tokens) as i64;
+                let query = Tensor::<1, Int>::arange(first..total as i64, device).reshape([tokens, 1]);
+                let [key, query] = [key, query].map(|t| t.expand([tokens, total]));
+                let later = key.clone().greater(query.clone());
+                let itself = key.equal(query);
+                // A pad looks at itself, or its softmax would have nothing to sum over.
+                let pad = real.clone().bool_not().reshape([batch, 1, 1, total]);
+                let wide = |t: Tensor<2, Bool>| {
+                    t.reshape([1, 1, tokens, total]).expand([batch, 1, tokens, total])
+                };
+                let pad = pad.expand([batch, 1, tokens, total]).bool_and(wide(itself).bool_not());
+                let hidden = pad.bool_or(wide(later)).expand([batch, heads, tokens, total]);
+                Self { hidden: Some(hidden), options: AttentionModuleOptions::default() }
+            }
+        }
+    }
+}
+
+/// Repeats each key/value head for the query heads that share it.
+fn repeat_heads(x: Tensor<4>, group: usize) -> Tensor<4> {
+    if group == 1 {
+        return x;
+    }
+    let [batch, heads, total, width] = x.dims();
+    x.reshape([batch, heads, 1, total, width])
+        .expand([batch, heads, group, total, width])
+        .reshape([batch, heads * group, total, width])
+}

@@ -1,0 +1,213 @@
+//! From a folder on disk to a model on a device.
+//!
+//! Parameters of a fresh model are not computed before first use, so nothing random is ever
+//! allocated here; each tensor is drawn from its file, converted to the format
+//! [`Precision`] gives it and handed to the device, one at a time. On the CPU a tensor that keeps
+//! its format stays where it is: in the mapped file.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::store::ModuleSnapshot;
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::checkpoint::{
+    Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast,
+};
+use crate::config::{Dialect, JanusConfig};
+use crate::error::Error;
+use crate::janus::{Janus, Parts};
+use crate::precision::{Family, Precision};
+
+/// What to load, and how.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Which halves.
+    pub parts: Parts,
+    /// Wanted format of the weights; `None` takes what suits the device.
+    pub dtype: Option<DType>,
+    /// Bounds on what files may claim.
+    pub limits: Limits,
+}
+
+/// What was found while loading.
+#[derive(Clone, Debug)]
+pub struct LoadReport {
+    /// Folder the weights came from.
+    pub dir: PathBuf,
+    /// Dialect of `config.json`.
+    pub dialect: Dialect,
+    /// Tensors put into the model.
+    pub tensors: usize,
+    /// Tensors left out, each with the reason.
+    pub dropped: Vec<Dropped>,
+}
+
+impl Janus {
+    /// Loads a model folder, an entry of a Hugging Face cache, or one that [`crate::checkpoint`]
+    /// wrote: either naming, safetensors or `.bin`, one file or many.
+    ///
+    /// # Errors
+    /// Anything that [`JanusConfig::from_dir`] or [`Checkpoint::open`] refuses, and every
+    /// difference between the tensors of the files and those of the model, in one error.
+    pub fn load(
+        path: &Path,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<(Self, LoadReport), Error> {
+        let checkpoint = Checkpoint::open(path, &options.limits)?;
+        let (config, dialect) = JanusConfig::from_dir(&checkpoint.dir)?;
+        let Canonical { tensors, dropped } = checkpoint.canonical()?;
+        let file = main_dtype(&tensors);
+        let supports = |dtype| device.supports_dtype(dtype);
+        let precision = Precision::choose(Family::of(device), file, options.dtype, supports)?;
+        let mut model = config.init(options.parts, precision, device);
+        let tensors = with_tied_head(tensors, &config, options.parts);
+        let tensors = of_parts(tensors, options.parts);
+        let count = tensors.len();
+        fill(&mut model, tensors, precision)?;
+        let report = LoadReport { dir: checkpoint.dir, dialect, tensors: count, dropped };
+        Ok((model, report))
+    }
+
+    /// Every parameter by its canonical (original) name, drawn from the device when read.
+    pub fn tensors(&self) -> Vec<LazyTensor> {
+        let mut tensors = self.collect(None, None, false);
+        for tensor in &mut tensors {
+            tensor.name = canonical_name(&tensor.name);
+        }
+        tensors
+    }
+}
+
+impl JanusConfig {
+    /// Canonical name and shape of every tensor that a whole model reads. Nothing is allocated
+    /// on `device`.
+    pub fn expected_tensors(&self, device: &Device) -> Vec<(String, Vec<usize>)> {
+        expected(&self.init(Parts::All, Precision::F32, device))
+            .into_iter()
+            .map(|parameter| (canonical_name(&parameter.path), parameter.shape))
+            .collect()
+    }
+}
+
+struct Parameter {
+    path: String,
+    shape: Vec<usize>,
+}
+
+/// Paths and shapes of all parameters, without computing any.
+fn expected(model: &Janus) -> Vec<Parameter> {
+    #[derive(Default)]
+    struct Visitor {
+        path: Vec<String>,
+        found: Vec<Parameter>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, _kind: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _kind: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = param.lazy_shape().to_vec();
+            self.found.push(Parameter { path: self.path.join("."), shape });
+        }
+    }
+    let mut visitor = Visitor::default();
+    model.visit(&mut visitor);
+    visitor.found
+}
+
+/// Checks both directions, then moves every tensor to the device in its format.
+fn fill(
+    model: &mut Janus,
+    tensors: Vec<LazyTensor>,
+    precision: Precision,
+) -> Result<(), Error> {
+    let parameters = expected(model);
+    let names: Vec<_> =
+        parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
+    Mismatch::check(&names, &tensors).map_err(CheckpointError::from)?;
+    let mut by_name: std::collections::HashMap<String, LazyTensor> =
+        tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let ready = parameters.into_iter().zip(names).filter_map(|(parameter, (name, shape))| {
+        let mut tensor = by_name.remove(&name)?;
+        let dtype = precision.of_parameter(&parameter.path, shape.len());
+        tensor.name = parameter.path;
+        Some(cast(tensor, dtype))
+    });
+    let result = model.apply(ready.collect(), None, None, false);
+    match result.errors.first() {
+        None => Ok(()),
+        // Names, shapes and kinds were checked: what is left is reading the file.
+        Some(error) => Err(CheckpointError::Draw {
+            tensor: String::new(),
+            message: error.to_string(),
+        }
+        .into()),
+    }
+}
+
+/// The canonical name of a parameter path: Burn's words for norms, and the places where a list
+/// of the original also counts things without parameters.
+pub(crate) fn canonical_name(path: &str) -> String {
+    let mut words: Vec<String> = path.split('.').map(str::to_owned).collect();
+    let projector = matches!(words[0].as_str(), "aligner" | "gen_aligner");
+    for at in 0..words.len() {
+        let renamed = match words[at].as_str() {
+            "gamma" => "weight",
+            "beta" => "bias",
+            "block_1" => "0",
+            "attn_1" => "1",
+            "block_2" => "2",
+            index if projector && at == 2 => &index.parse::<usize>().map_or(0, |i| 2 * i).to_string(),
+            _ => continue,
+        };
+        words[at] = renamed.to_owned();
+    }
+    words.join(".")
+}
+
+/// The format most of the checkpoint is in, by bytes of matrices.
+fn main_dtype(tensors: &[LazyTensor]) -> DType {
+    [DType::BF16, DType::F16, DType::F32]
+        .into_iter()
+        .max_by_key(|dtype| {
+            let same = tensors.iter().filter(|tensor| tensor.dtype == *dtype);
+            same.map(|tensor| tensor.shape.num_elements()).sum::<usize>()
+        })
+        .unwrap_or(DType::F32)
+}
+
+/// The text head of a checkpoint that stores one table for both. A head of its own always wins:
+/// transformers calls Janus tied by default, the published files are not.
+fn with_tied_head(
+    mut tensors: Vec<LazyTensor>,
+    config: &JanusConfig,
+    parts: Parts,
+) -> Vec<LazyTensor> {
+    const HEAD: &str = "language_model.lm_head.weight";
+    const TABLE: &str = "language_model.model.embed_tokens.weight";
+    let wanted = config.language.tie_word_embeddings && parts != Parts::Generation;
+    if wanted && !tensors.iter().any(|tensor| tensor.name == HEAD) {
+        let table = tensors.iter().find(|tensor| tensor.name == TABLE).cloned();
+        tensors.extend(table.map(|mut table| {
+            table.name = HEAD.to_owned();
+            table
+        }));
+    }
+    tensors
+}
+
+/// Leaves out the tensors of a half that was not asked for.
+fn of_parts(tensors: Vec<LazyTensor>, parts: Parts) -> Vec<LazyTensor> {
+    let other: &[&str] = match parts {
+        Parts::All => &[],
+        Parts::Understanding => &["gen_vision_model.", "gen_aligner.", "gen_head.", "gen_embed."],
+        Parts::Generation => &["vision_model.", "aligner.", "language_model.lm_head."],
+    };
+    let wanted = |tensor: &LazyTensor| !other.iter().any(|part| tensor.name.starts_with(part));
+    tensors.into_iter().filter(wanted).collect()
+}

@@ -1,0 +1,114 @@
+//! `x · Wᵀ` with f32 activations, straight from weights in f32, bf16 or f16.
+//!
+//! A decoding step reads every weight once and multiplies it with one row per sequence, so it
+//! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
+//! row is widened in registers and met with all rows of `x` ([`super::rows`]). Many rows
+//! (prefill, pictures): a block of weight rows is widened to f32 in cache, then `gemm` does the
+//! arithmetic. Either way, blocks of output columns run in parallel.
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{DType, TensorData};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::rows::{self, Widen};
+
+/// Up to this many rows of `x`, weights are widened in registers.
+pub const FEW_ROWS: usize = 8;
+/// Weight rows per parallel piece: large enough to hide the scheduling, small enough to balance.
+const BLOCK: usize = 64;
+
+/// `[rows, in]` in f32 and `[out, in]` give `[rows, out]` in f32.
+pub fn linear(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let (rows, input) = (x.layout().shape()[0], x.layout().shape()[1]);
+    let output = weight.layout().shape()[0];
+    assert_eq!(weight.layout().shape()[1], input, "linear: widths differ");
+    let x_values = &x.storage::<f32>()[..rows * input];
+    let size = Size { rows, input, output };
+    let y = match weight.dtype() {
+        DType::BF16 => product(x_values, &weight.storage::<bf16>()[..output * input], size),
+        DType::F16 => product(x_values, &weight.storage::<f16>()[..output * input], size),
+        _ => product(x_values, &weight.storage::<f32>()[..output * input], size),
+    };
+    FloatTensor::<Flex>::from_data(TensorData::new(y, [rows, output]))
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    rows: usize,
+    input: usize,
+    output: usize,
+}
+
+/// The result while its column blocks are being filled.
+#[derive(Clone, Copy)]
+struct Columns(*mut f32);
+
+// SAFETY: every parallel piece writes its own columns, see `product`.
+unsafe impl Send for Columns {}
+// SAFETY: as above.
+unsafe impl Sync for Columns {}
+
+fn product<W: Widen>(x: &[f32], weight: &[W], size: Size) -> Vec<f32> {
+    let mut y = vec![0.0; size.rows * size.output];
+    if size.input == 0 || y.is_empty() {
+        return y;
+    }
+    let columns = Columns(y.as_mut_ptr());
+    weight.par_chunks(BLOCK * size.input).enumerate().for_each(|(block, weight)| {
+        let first = block * BLOCK;
+        if size.rows <= FEW_ROWS {
+            few_rows(x, weight, size, first, columns);
+        } else {
+            many_rows(x, weight, size, first, columns);
+        }
+    });
+    y
+}
+
+/// Each weight row against all rows of `x`, in registers.
+fn few_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Columns) {
+    for (index, row) in weight.chunks_exact(size.input).enumerate() {
+        let mut sums = [0.0; FEW_ROWS];
+        rows::dot(row, x, &mut sums[..size.rows]);
+        for (r, sum) in sums[..size.rows].iter().enumerate() {
+            // SAFETY: r < rows and first + index < output, so the place is inside `y`; no other
+            // piece owns this column.
+            unsafe { *y.0.add(r * size.output + first + index) = *sum };
+        }
+    }
+}
+
+/// A block of weight rows widened to f32, then a matrix product.
+fn many_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Columns) {
+    let wide: Vec<f32> = weight.iter().map(|w| w.widen()).collect();
+    let block = weight.len() / size.input;
+    let (input, output) = (size.input as isize, size.output as isize);
+    // SAFETY: `y` has rows × output elements and columns first..first + block belong to this
+    // piece alone; `x` is rows × input and `wide` block × input, both row-major.
+    unsafe {
+        gemm::gemm(
+            size.rows,
+            block,
+            size.input,
+            y.0.add(first),
+            1,
+            output,
+            false,
+            x.as_ptr(),
+            1,
+            input,
+            wide.as_ptr(),
+            input,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! CPU bodies of [`super::JanusOps`] on Burn's Flex backend.
+
+mod linear;
+mod rows;
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
+
+use super::{JanusOps, reference};
+
+impl JanusOps for Flex {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match (x.dtype(), weight.dtype()) {
+            (DType::F32, DType::BF16 | DType::F16) => linear::linear(x, weight),
+            // Burn's f32 product is single-threaded for the few rows of a decoding step.
+            (DType::F32, DType::F32) if x.layout().shape()[0] <= linear::FEW_ROWS => {
+                linear::linear(x, weight)
+            }
+            _ => reference::linear::<Self>(x, weight),
+        }
+    }
+}

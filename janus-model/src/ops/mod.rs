@@ -1,0 +1,56 @@
+//! The operations whose speed decides everything, behind one seam.
+//!
+//! [`JanusOps`] is a trait over Burn's `Backend`: its default bodies ([`reference`]) are plain
+//! tensor operations that run and differentiate everywhere. A backend overrides what it can do
+//! better; `tests/ops` holds every override against the reference. Today Flex (the CPU) reads
+//! bf16 and f16 weights without expanding them in memory ([`flex`]); quantised weights and GPU
+//! kernels belong here too.
+//!
+//! Call the functions of this module, not the trait.
+
+#[cfg(feature = "cpu")]
+pub mod flex;
+pub mod reference;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// Backend operations of Janus. The default bodies define what each one computes.
+#[backend_extension(
+    Flex: cfg(feature = "cpu"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Autodiff,
+    Fusion: cfg(feature = "fusion"),
+)]
+pub trait JanusOps: Backend {
+    /// `x · Wᵀ`: `[rows, in]` and `[out, in]` give `[rows, out]` in the dtype of `x`.
+    #[fusion(default)]
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::linear::<Self>(x, weight)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+impl JanusOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl JanusOps for burn_cubecl::CubeBackend {}
+
+impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> JanusOps
+    for Autodiff<B, C>
+{
+}
+
+/// `x · Wᵀ` for a weight stored `[out, in]` in any float dtype.
+///
+/// # Shapes
+/// - `x`: `[rows, in]`, the dtype computed in
+/// - `weight`: `[out, in]`
+/// - output: `[rows, out]`, in the dtype of `x`
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let y = <Dispatch as JanusOps>::linear(x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(y)
+}

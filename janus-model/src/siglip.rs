@@ -1,0 +1,236 @@
+//! The understanding encoder: SigLIP-L/16 at 384 px.
+//!
+//! A pre-LN vision transformer without class token: patches + learned positions, blocks
+//! `x += Attn(LN(x)); x += MLP(LN(x))`, one final LayerNorm whose output feeds the aligner.
+//! Two facts that copies of this model often get wrong: GELU is the **erf** form, and **all**
+//! blocks and the final norm are used. The pooling head of the checkpoint is not.
+//!
+//! Original: `janus/models/siglip_vit.py`; paper: <https://arxiv.org/abs/2303.15343>.
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
+use burn::tensor::activation::gelu;
+use burn::tensor::module::attention;
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::config::ConfigError;
+use crate::config::{in_range, positive};
+use crate::linear::{Linear, LinearConfig};
+
+/// Sizes of the encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Side of the square input, in pixels.
+    pub image_size: usize,
+    /// Side of one patch, in pixels.
+    pub patch_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads per block.
+    pub num_attention_heads: usize,
+    /// Inner width of the MLP.
+    pub intermediate_size: usize,
+    /// ε of every LayerNorm.
+    pub layer_norm_eps: f64,
+}
+
+/// The encoder. See the [module documentation](self).
+#[derive(Module, Debug)]
+pub struct VisionTower {
+    /// Named as in the checkpoint, `vision_model.vision_tower`.
+    pub vision_tower: SiglipVit,
+}
+
+/// Patches, positions, blocks, final norm.
+#[derive(Module, Debug)]
+pub struct SiglipVit {
+    /// `[1, N, W]`.
+    pub pos_embed: Param<Tensor<3>>,
+    /// Cuts the picture into patches.
+    pub patch_embed: PatchEmbed,
+    /// Transformer blocks.
+    pub blocks: Vec<VisionBlock>,
+    /// Applied to the output of the last block.
+    pub norm: LayerNorm,
+}
+
+/// Convolution with stride = kernel = patch.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    /// `[W, 3, P, P]`.
+    pub proj: Conv2d,
+}
+
+/// One pre-LN block.
+#[derive(Module, Debug)]
+pub struct VisionBlock {
+    /// Before attention.
+    pub norm1: LayerNorm,
+    /// Bidirectional self-attention.
+    pub attn: VisionAttention,
+    /// Before the MLP.
+    pub norm2: LayerNorm,
+    /// Two linears around GELU.
+    pub mlp: VisionMlp,
+}
+
+/// Attention with one fused projection.
+#[derive(Module, Debug)]
+pub struct VisionAttention {
+    /// `[3·W, W]`; output row = which·W + head·d + i, which ∈ {q, k, v}.
+    pub qkv: Linear,
+    /// `[W, W]`.
+    pub proj: Linear,
+    heads: usize,
+}
+
+/// `fc2(gelu(fc1(x)))`.
+#[derive(Module, Debug)]
+pub struct VisionMlp {
+    /// `[F, W]`.
+    pub fc1: Linear,
+    /// `[W, F]`.
+    pub fc2: Linear,
+}
+
+impl VisionConfig {
+    /// `siglip_large_patch16_384`.
+    pub fn siglip_large_384() -> Self {
+        Self {
+            image_size: 384,
+            patch_size: 16,
+            hidden_size: 1024,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            intermediate_size: 4096,
+            layer_norm_eps: 1e-6,
+        }
+    }
+
+    /// Tokens per picture: (image / patch)².
+    pub fn num_tokens(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// F / W, written so that `int(W · ratio)` gives F back.
+    pub(crate) fn mlp_ratio(&self) -> f64 {
+        let ratio = self.intermediate_size as f64 / self.hidden_size as f64;
+        let back = (self.hidden_size as f64 * ratio) as usize;
+        if back == self.intermediate_size { ratio } else { ratio.next_up() }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        in_range("vision_config.image_size", self.image_size, 1, 4096)?;
+        in_range("vision_config.patch_size", self.patch_size, 1, self.image_size)?;
+        in_range("vision_config.width", self.hidden_size, 1, 1 << 16)?;
+        in_range("vision_config.layers", self.num_hidden_layers, 1, 1024)?;
+        in_range("vision_config.heads", self.num_attention_heads, 1, self.hidden_size)?;
+        in_range("vision_config.mlp_ratio × width", self.intermediate_size, 1, 1 << 20)?;
+        positive("vision_config.layer_norm_eps", self.layer_norm_eps, 1.0)?;
+        if self.hidden_size % self.num_attention_heads != 0 {
+            return Err(ConfigError::field(
+                "vision_config.heads",
+                format!("{} does not divide the width {}", self.num_attention_heads, self.hidden_size),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Random weights.
+    pub fn init(&self, device: &Device) -> VisionTower {
+        let width = self.hidden_size;
+        let patch = [self.patch_size; 2];
+        let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
+        let block = |_| VisionBlock {
+            norm1: norm(),
+            attn: VisionAttention {
+                qkv: LinearConfig::new(width, 3 * width).init(device),
+                proj: LinearConfig::new(width, width).init(device),
+                heads: self.num_attention_heads,
+            },
+            norm2: norm(),
+            mlp: VisionMlp {
+                fc1: LinearConfig::new(width, self.intermediate_size).init(device),
+                fc2: LinearConfig::new(self.intermediate_size, width).init(device),
+            },
+        };
+        VisionTower {
+            vision_tower: SiglipVit {
+                pos_embed: Initializer::Normal { mean: 0.0, std: 0.02 }
+                    .init([1, self.num_tokens(), width], device),
+                patch_embed: PatchEmbed {
+                    proj: Conv2dConfig::new([3, width], patch).with_stride(patch).init(device),
+                },
+                blocks: (0..self.num_hidden_layers).map(block).collect(),
+                norm: norm(),
+            },
+        }
+    }
+}
+
+impl VisionTower {
+    /// Features of whole pictures.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[N, 3, S, S]`, normalised to [-1, 1]
+    /// - output: `[N, tokens, W]`, tokens in raster order
+    pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.vision_tower.forward(pixels)
+    }
+}
+
+impl SiglipVit {
+    /// Patch features with positions, before the first block.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[N, 3, S, S]`
+    /// - output: `[N, tokens, W]`
+    pub fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let patches = self.patch_embed.proj.forward(pixels); // [N, W, S/P, S/P]
+        patches.flatten::<3>(2, 3).swap_dims(1, 2) + self.pos_embed.val() // [N, tokens, W]
+    }
+
+    /// All blocks and the final norm. Shapes as [`VisionTower::forward`].
+    pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let x = self.embed(pixels);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        layer_norm(&self.norm, x)
+    }
+}
+
+impl VisionBlock {
+    /// `[N, tokens, W]` to the same shape.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(layer_norm(&self.norm1, x));
+        x.clone() + self.mlp.forward(layer_norm(&self.norm2, x))
+    }
+}
+
+impl VisionAttention {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [n, tokens, width] = x.dims();
+        let head_width = width / self.heads;
+        let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, head_width]);
+        let [q, k, v] = [0, 1, 2].map(|which| {
+            let part = qkv.clone().slice_dim(2, which..which + 1);
+            part.squeeze_dim::<4>(2).swap_dims(1, 2) // [N, H, tokens, d]
+        });
+        let y = attention(q, k, v, None, None, Default::default());
+        self.proj.forward(y.swap_dims(1, 2).reshape([n, tokens, width]))
+    }
+}
+
+impl VisionMlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(gelu(self.fc1.forward(x)))
+    }
+}
+
+/// LayerNorm in f32, whatever the dtype around it; its weights are kept in f32.
+fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let dtype = x.dtype();
+    norm.forward(x.cast(DType::F32)).cast(dtype)
+}

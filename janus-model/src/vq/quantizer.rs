@@ -1,0 +1,75 @@
+//! Nearest row of an L2-normalised codebook.
+//!
+//! Both sides are normalised: `id = argmin ‖z/‖z‖ − e/‖e‖‖²`, first minimum on ties. transformers
+//! skips the normalisation when it encodes, which gives other codes; this follows the original.
+//! Always in f32: the distance of neighbours drowns in bf16 rounding.
+
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::{DType, Device, Int, Tensor};
+
+use super::VqConfig;
+
+/// The codebook.
+#[derive(Module, Debug)]
+pub struct Quantizer {
+    /// The rows.
+    pub embedding: Codebook,
+    grid: usize,
+}
+
+/// Named as in the checkpoint, `quantize.embedding.weight`.
+#[derive(Module, Debug)]
+pub struct Codebook {
+    /// `[codes, e]`, not necessarily of unit length.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Quantizer {
+    pub(super) fn new(config: &VqConfig, device: &Device) -> Self {
+        let bound = 1.0 / config.num_embeddings as f64;
+        let uniform = Initializer::Uniform { min: -bound, max: bound };
+        let weight = uniform.init([config.num_embeddings, config.embed_dim], device);
+        Self { embedding: Codebook { weight }, grid: config.grid() }
+    }
+
+    /// Codes of latents.
+    ///
+    /// # Shapes
+    /// - `latents`: `[N, e, g, g]`
+    /// - output: `[N, g·g]`, raster order
+    pub fn nearest(&self, latents: Tensor<4>) -> Tensor<2, Int> {
+        let [n, width, height, breadth] = latents.dims();
+        let places = height * breadth;
+        let z = latents.cast(DType::F32).flatten::<3>(2, 3).swap_dims(1, 2);
+        let z = unit(z.reshape([n * places, width])); // [N·g·g, e]
+        let rows = self.rows(); // [codes, e]
+        let squares = |t: &Tensor<2>| t.clone().square().sum_dim(1);
+        let cross = z.clone().matmul(rows.clone().transpose()); // [N·g·g, codes]
+        let distance = squares(&z) + squares(&rows).transpose() - cross * 2.0;
+        distance.argmin(1).reshape([n, places])
+    }
+
+    /// Latents of codes.
+    ///
+    /// # Shapes
+    /// - `codes`: `[N, g·g]`
+    /// - output: `[N, e, g, g]`, rows of unit length
+    pub fn lookup(&self, codes: Tensor<2, Int>) -> Tensor<4> {
+        let [n, places] = codes.dims();
+        let dtype = self.embedding.weight.val().dtype();
+        let rows = self.rows().select(0, codes.reshape([n * places])); // [N·g·g, e]
+        let width = rows.dims()[1];
+        rows.reshape([n, self.grid, self.grid, width]).permute([0, 3, 1, 2]).cast(dtype)
+    }
+
+    fn rows(&self) -> Tensor<2> {
+        unit(self.embedding.weight.val().cast(DType::F32))
+    }
+}
+
+/// Rows divided by their length, as `torch.nn.functional.normalize`.
+fn unit(x: Tensor<2>) -> Tensor<2> {
+    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    x / length
+}

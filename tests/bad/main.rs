@@ -1,0 +1,4 @@
+//! Bad inputs, by their row in the catalogue.
+
+mod images;
+mod tokenizer;

@@ -1,0 +1,100 @@
+//! Merged prompt, decoder, text head, image head.
+
+use burn::tensor::Tensor;
+use janus_model::llama::Mask;
+use janus_model::rope::Positions;
+
+use crate::common::{Case, each, values};
+
+/// Embeddings of the fixture's prompt: text with picture 0 in its places.
+fn prompt(case: &Case) -> Tensor<3> {
+    let f = &case.fixture;
+    let pixels = f.float::<4>("pixel_values", case.device()).slice_dim(0, 0..1);
+    let features = case.janus.encode_image(pixels).unwrap();
+    let tokens = features.dims()[1];
+    let ids = f.i32s("prompt.text_ids");
+    let slots = vec![places(&ids, tokens)];
+    case.janus.embed_prompt(f.ids("prompt.text_ids", case.device()), &slots, features).unwrap()
+}
+
+/// The longest run of one id is the run of placeholders.
+pub fn places(ids: &[i32], tokens: usize) -> Vec<bool> {
+    let start = ids.windows(tokens).position(|w| w.iter().all(|id| *id == w[0])).unwrap();
+    (0..ids.len()).map(|i| (start..start + tokens).contains(&i)).collect()
+}
+
+/// Measured: MEASURE prompt.embeds
+#[test]
+fn merged_prompt() {
+    each(|case| case.close("prompt.embeds", prompt(case)));
+}
+
+/// Measured: MEASURE llama.
+#[test]
+fn every_layer_and_the_logits() {
+    each(|case| {
+        let x = case.fixture.float::<3>("prompt.embeds", case.device());
+        let rope = case.janus.rope(x.dims()[1]);
+        let model = &case.janus.language_model.model;
+        let mut index = 0;
+        let hidden = model.forward_each(x, &rope, &Positions::From(0), &Mask::Causal, None, |y| {
+            case.close(&format!("llama.layer.{index}"), y.clone());
+            index += 1;
+        });
+        assert!(!case.fixture.has(&format!("llama.layer.{index}")));
+        case.close("llama.output", hidden.clone());
+        let tokens = hidden.dims()[1];
+        let tail = hidden.slice_dim(1, tokens - 8..tokens);
+        case.close("prompt.logits.tail", case.janus.text_logits(tail).unwrap());
+    });
+}
+
+/// Two prompts of different lengths, the shorter padded on the left.
+///
+/// Measured: MEASURE batch.logits.last
+#[test]
+fn left_padded_batch() {
+    each(|case| {
+        let (f, device) = (&case.fixture, case.device());
+        let pixels = f.float::<4>("pixel_values", device).slice_dim(0, 0..1);
+        let features = case.janus.encode_image(pixels).unwrap();
+        let [batch, tokens] = f.ids("batch.ids", device).dims();
+        let ids = f.i32s("batch.ids");
+        let slots: Vec<Vec<bool>> = (0..batch)
+            .map(|row| match row {
+                0 => places(&ids[..tokens], features.dims()[1]),
+                _ => vec![false; tokens],
+            })
+            .collect();
+        let x = case.janus.embed_prompt(f.ids("batch.ids", device), &slots, features).unwrap();
+        let positions = Positions::Each(f.ids("batch.positions", device));
+        let mask = Mask::Padded(f.mask("batch.mask", device));
+        let hidden = case.janus.hidden(x, &case.janus.rope(tokens), &positions, &mask, None);
+        let last = hidden.slice_dim(1, tokens - 1..tokens);
+        let logits = case.janus.text_logits(last).unwrap();
+        case.close("batch.logits.last", logits.squeeze_dim::<2>(1));
+    });
+}
+
+/// Conditional and unconditional logits of the first image token, and their mix at weight 5.
+///
+/// Measured: MEASURE gen.logits
+#[test]
+fn first_image_logits() {
+    each(|case| {
+        let logits = |key: &str| {
+            let x = case.janus.embed_text(case.fixture.ids(key, case.device()));
+            let tokens = x.dims()[1];
+            let rope = case.janus.rope(tokens);
+            let hidden = case.janus.hidden(x, &rope, &Positions::From(0), &Mask::Causal, None);
+            let last = hidden.slice_dim(1, tokens - 1..tokens).squeeze_dim::<2>(1);
+            case.janus.image_logits(last).unwrap()
+        };
+        let (cond, uncond) = (logits("gen.prompt_ids"), logits("gen.uncond_ids"));
+        let guided = uncond.clone() + (cond.clone() - uncond.clone()) * 5.0;
+        for (key, logits) in [("cond", cond), ("uncond", uncond), ("guided", guided)] {
+            let key = format!("gen.logits.{key}");
+            case.close_to(&key, &values(logits), &case.fixture.f32s(&key));
+        }
+    });
+}
