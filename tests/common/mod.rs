@@ -193,10 +193,10 @@ impl Case {
 
 /// A float tensor on the host, in f32.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.cast(DType::F32).into_data().into_vec().unwrap()
+    tensor.cast(DType::F32).into_data().try_into_vec().unwrap()
 }
 
 /// An int tensor on the host.
 pub fn ints<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i32> {
-    tensor.cast(burn::tensor::IntDType::I32).into_data().into_vec().unwrap()
+    tensor.cast(burn::tensor::IntDType::I32).into_data().try_into_vec().unwrap()
 }

@@ -5,11 +5,14 @@
 //! was measured stands beside each rung (worst of both models and namings); run with
 //! `--nocapture` to see today's values.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
 mod cache;
 mod llama;
+mod load;
 mod processor;
 mod siglip;
 mod vq;

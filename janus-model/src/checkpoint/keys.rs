@@ -401,3 +401,165 @@ pub(crate) fn exported(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use burn::tensor::{Bytes, DType};
+
+    use super::*;
+    use crate::checkpoint::shapes;
+
+    type Shapes = BTreeMap<String, Vec<usize>>;
+
+    fn export_all(original: &Shapes, naming: Naming) -> Shapes {
+        let mut exported = Shapes::new();
+        for (name, shape) in original {
+            match export(name, naming).unwrap() {
+                Export::Whole(name) => drop(exported.insert(name, shape.clone())),
+                Export::Squeeze(name) => drop(exported.insert(name, shape[1..].to_vec())),
+                Export::Thirds(names) => {
+                    let mut third = shape.clone();
+                    third[0] /= 3;
+                    exported.extend(names.map(|name| (name, third.clone())));
+                }
+                Export::Drop(_) => {}
+            }
+        }
+        exported
+    }
+
+    #[test]
+    fn original_names_become_the_hugging_face_list() {
+        for size in [shapes::PRO_1B, shapes::PRO_7B] {
+            let original = shapes::original(&size).into_iter().collect();
+            let expected: Shapes = shapes::hugging_face(&size).into_iter().collect();
+            assert_eq!(export_all(&original, Naming::HuggingFace), expected);
+        }
+    }
+
+    #[test]
+    fn names_survive_the_round_trip() {
+        let original: Shapes = shapes::original(&shapes::PRO_1B).into_iter().collect();
+        let kept: BTreeSet<_> = original
+            .keys()
+            .filter(|name| drop_reason(name).is_none())
+            .cloned()
+            .collect();
+        assert_eq!((original.len(), kept.len()), (882, 868));
+        for naming in [Naming::HuggingFace, Naming::HuggingFaceLegacy] {
+            let exported = export_all(&original, naming);
+            assert_eq!(exported.len(), 964);
+            assert_eq!(Naming::detect(exported.keys().map(String::as_str)), naming);
+            let back: BTreeSet<_> = exported
+                .keys()
+                .map(|name| match import(name, naming) {
+                    Import::Whole(name) | Import::Unsqueeze(name) | Import::Third(name, _) => name,
+                    Import::Drop(reason) => panic!("{name} dropped: {reason}"),
+                })
+                .collect();
+            assert_eq!(back, kept);
+        }
+        assert_eq!(
+            Naming::detect(original.keys().map(String::as_str)),
+            Naming::Original
+        );
+    }
+
+    #[test]
+    fn deeper_aligners_count_linears() {
+        for (original, hf) in [
+            ("0", "fc1"),
+            ("2", "hidden_layers.0"),
+            ("6", "hidden_layers.2"),
+        ] {
+            let (original, hf) = (
+                format!("aligner.layers.{original}.bias"),
+                format!("model.aligner.{hf}.bias"),
+            );
+            assert_eq!(
+                import(&hf, Naming::HuggingFace),
+                Import::Whole(original.clone())
+            );
+            assert_eq!(
+                export(&original, Naming::HuggingFace),
+                Some(Export::Whole(hf))
+            );
+        }
+        assert_eq!(export("aligner.layers.1.bias", Naming::HuggingFace), None);
+    }
+
+    #[test]
+    fn drops_have_reasons() {
+        let reason = |name, naming| match import(name, naming) {
+            Import::Drop(reason) => reason,
+            other => panic!("{other:?}"),
+        };
+        let original = Naming::Original;
+        assert_eq!(
+            reason("vision_model.vision_tower.attn_pool.q.bias", original),
+            POOL
+        );
+        assert_eq!(
+            reason("gen_vision_model.quantize.codebook_used", original),
+            USAGE
+        );
+        let inv_freq = "language_model.model.layers.0.self_attn.rotary_emb.inv_freq";
+        assert_eq!(reason(inv_freq, original), ROPE);
+        let hf = Naming::HuggingFace;
+        assert_eq!(reason("model.language_model.rotary_emb.inv_freq", hf), ROPE);
+        assert_eq!(
+            reason("model.vision_model.embeddings.position_ids", hf),
+            POSITIONS
+        );
+        assert_eq!(reason("model.vision_model.head.probe", hf), POOL);
+    }
+
+    fn tensor(name: &str, shape: Vec<usize>, first: u8) -> LazyTensor {
+        let length: usize = shape.iter().product();
+        let bytes = (0..length as u8).map(|i| first + i).collect();
+        LazyTensor::new(
+            name.into(),
+            DType::U8,
+            shape,
+            None,
+            Bytes::from_bytes_vec(bytes),
+        )
+    }
+
+    #[test]
+    fn thirds_are_joined_in_order_and_cut_again() {
+        let prefix = "model.vision_model.encoder.layers.3.self_attn";
+        let part =
+            |name: &str, first| tensor(&format!("{prefix}.{name}.weight"), vec![2, 2], first);
+        // The order in the file must not matter.
+        let parts = [part("v_proj", 8), part("q_proj", 0), part("k_proj", 4)];
+        let canonical = canonical(&parts, Naming::HuggingFace);
+        let [joined] = canonical.tensors.as_slice() else {
+            panic!("{canonical:?}")
+        };
+        assert_eq!(
+            joined.name,
+            "vision_model.vision_tower.blocks.3.attn.qkv.weight"
+        );
+        assert_eq!(joined.shape.to_vec(), [6, 2]);
+        let bytes: Vec<u8> = (0..12).collect();
+        assert_eq!(&joined.to_bytes().unwrap()[..], bytes);
+        let cut = exported(joined.clone(), Naming::HuggingFace).unwrap();
+        for (cut, expected) in cut.iter().zip([&parts[1], &parts[2], &parts[0]]) {
+            assert_eq!((&cut.name, &cut.shape), (&expected.name, &expected.shape));
+            assert_eq!(
+                &cut.to_bytes().unwrap()[..],
+                &expected.to_bytes().unwrap()[..]
+            );
+        }
+    }
+
+    #[test]
+    fn incomplete_thirds_keep_their_names() {
+        let name = "model.vision_model.encoder.layers.0.self_attn.q_proj.bias";
+        let canonical = canonical(&[tensor(name, vec![2], 0)], Naming::HuggingFace);
+        assert_eq!(canonical.tensors[0].name, name);
+    }
+}

@@ -20,13 +20,17 @@ pub mod error;
 pub mod keys;
 pub mod lazy;
 pub mod limits;
+pub mod manifest;
 pub mod pickle;
 pub mod report;
 pub mod safetensors;
+pub mod save;
 pub mod shards;
 
 mod json;
 mod mapped;
+#[cfg(test)]
+mod shapes;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -37,9 +41,11 @@ pub use error::{CheckpointError, Impostor};
 pub use keys::{Canonical, Dropped, Naming};
 pub use lazy::{LazyTensor, cast, check_tensors, concat, rows};
 pub use limits::Limits;
+pub use manifest::{Difference, Manifest};
 pub use pickle::{PickleError, ViewProblem, ZipError};
 pub use report::{Mismatch, ShapeDifference};
 pub use safetensors::HeaderError;
+pub use save::{SaveOptions, save};
 pub use shards::{Format, IndexError, WeightFile};
 
 /// The weight files of one model, opened but not read.

@@ -1,0 +1,93 @@
+//! Every kernel against the reference body it stands in for, on every backend compiled in.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use janus_model::ops;
+
+use common::{targets, values};
+
+/// Numbers without a pattern a kernel could hide behind, in [-1, 1].
+fn noise<const D: usize>(shape: [usize; D], seed: u32, device: &Device) -> Tensor<D> {
+    let count = shape.iter().product::<usize>() as u32;
+    let value = |i: u32| {
+        let mixed = (i ^ seed).wrapping_mul(0x9E37_79B9).rotate_left(13).wrapping_mul(0x85EB_CA6B);
+        f64::from(mixed) / f64::from(u32::MAX) * 2.0 - 1.0
+    };
+    let data: Vec<f32> = (0..count).map(|i| value(i) as f32).collect();
+    Tensor::from_data(TensorData::new(data, shape), device)
+}
+
+/// What `x · Wᵀ` is, in f64, from the numbers the kernel was really given, and Σ|x·w|, the
+/// scale that rounding errors are judged by.
+fn exact(x: &[f32], w: &[f32], [rows, input, output]: [usize; 3]) -> Vec<(f64, f64)> {
+    let cell = |r: usize, o: usize| {
+        let term = |i: usize| f64::from(x[r * input + i]) * f64::from(w[o * input + i]);
+        ((0..input).map(term).sum(), (0..input).map(|i| term(i).abs()).sum())
+    };
+    (0..rows * output).map(|at| cell(at / output, at % output)).collect()
+}
+
+/// Row counts around every switch of the kernel, widths that are no multiple of any vector.
+///
+/// Measured: MEASURE
+#[test]
+fn linear_is_exact_up_to_rounding_in_every_weight_format() {
+    for target in targets() {
+        let formats = match target.name {
+            "flex" => vec![DType::F32, DType::BF16, DType::F16],
+            _ => vec![DType::F32],
+        };
+        let mut worst = 0.0f64;
+        for [rows, input, output] in
+            [[1, 1, 1], [1, 64, 129], [2, 200, 64], [3, 63, 65], [8, 96, 130], [9, 96, 130], [70, 257, 61]]
+        {
+            for dtype in &formats {
+                let x = noise([rows, input], 1, &target.device);
+                let w = noise([output, input], 2, &target.device).cast(*dtype);
+                let expected = exact(&values(x.clone()), &values(w.clone()), [rows, input, output]);
+                let actual = values(ops::linear(x, w));
+                for (a, (e, scale)) in actual.iter().zip(expected) {
+                    worst = worst.max((f64::from(*a) - e).abs() / scale);
+                }
+            }
+        }
+        println!("measured {}: {worst:.1e} of Σ|x·w|", target.name);
+        assert!(worst < 1e-6, "{}: {worst:.1e}", target.name);
+    }
+}
+
+/// A transposed or sliced operand is a view with strides, not a buffer to be read in order.
+#[test]
+fn linear_reads_views_through_their_strides() {
+    for target in targets() {
+        let wide = noise([5, 40], 3, &target.device);
+        let tall = noise([40, 7], 4, &target.device);
+        let x = wide.clone().slice_dim(1, 8..40); // [5, 32], strided
+        let w = tall.clone().transpose().slice_dim(1, 8..40); // [7, 32], strided
+        let expected = values(x.clone().matmul(w.clone().transpose()));
+        for (a, e) in values(ops::linear(x, w)).iter().zip(expected) {
+            assert!((a - e).abs() < 1e-5, "{}: {a} {e}", target.name);
+        }
+    }
+}
+
+/// The gradient of a linear layer is that of the plain product.
+#[test]
+fn linear_differentiates() {
+    for target in targets() {
+        let device = target.device.clone().autodiff();
+        let gradients = |product: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            let x = noise([3, 33], 5, &device).require_grad();
+            let w = noise([17, 33], 6, &device).require_grad();
+            let gradients = product(x.clone(), w.clone()).powi_scalar(2).sum().backward();
+            (values(x.grad(&gradients).unwrap()), values(w.grad(&gradients).unwrap()))
+        };
+        let ours = gradients(ops::linear);
+        let plain = gradients(|x, w| x.matmul(w.transpose()));
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(close(&ours.0, &plain.0) && close(&ours.1, &plain.1), "{}", target.name);
+    }
+}
