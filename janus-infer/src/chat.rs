@@ -24,8 +24,10 @@ pub struct TextRequest {
     /// How tokens are chosen. The repetition penalty concerns the row's own answer, as in the
     /// reference, where the prompt has no ids any more.
     pub sampling: Sampling,
-    /// Row `r` draws from stream `r` of this seed.
+    /// Matters unless the temperature is 0.
     pub seed: u64,
+    /// Row `r` draws from stream `first + r` of the seed.
+    pub first: u64,
     /// At most so many tokens per answer, at least 1.
     pub max_new_tokens: usize,
     /// An answer ends where one of these is chosen; it is not part of the answer.
@@ -35,7 +37,7 @@ pub struct TextRequest {
 impl TextRequest {
     /// The reference's settings: greedy, 512 tokens.
     pub fn new(stop_ids: Vec<i32>) -> Self {
-        Self { sampling: Sampling::GREEDY, seed: 0, max_new_tokens: 512, stop_ids }
+        Self { sampling: Sampling::GREEDY, seed: 0, first: 0, max_new_tokens: 512, stop_ids }
     }
 }
 
@@ -224,7 +226,8 @@ impl<'a> Writing<'a> {
         if answer.finish.is_some() {
             return Ok(None);
         }
-        let sampler = Sampler { seed: self.request.seed, stream: row as u64 };
+        let stream = self.request.first.wrapping_add(row as u64);
+        let sampler = Sampler { seed: self.request.seed, stream };
         let id = sampler.choose(&self.request.sampling, logits, self.step, &answer.ids)? as i32;
         if self.request.stop_ids.contains(&id) {
             answer.finish = Some(FinishReason::Stop);

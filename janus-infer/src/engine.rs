@@ -32,6 +32,9 @@ pub struct AskOptions {
     pub sampling: Sampling,
     /// Matters unless the temperature is 0.
     pub seed: u64,
+    /// Index of the first question: with its index and the seed, each answer has its own chance,
+    /// whatever is answered beside it.
+    pub first: u64,
     /// At most so many tokens per answer.
     pub max_new_tokens: usize,
     /// An answer ends before the first of these strings.
@@ -41,7 +44,13 @@ pub struct AskOptions {
 impl Default for AskOptions {
     /// The reference's settings: greedy, 512 tokens, no stop strings.
     fn default() -> Self {
-        Self { sampling: Sampling::GREEDY, seed: 0, max_new_tokens: 512, stop: Vec::new() }
+        Self {
+            sampling: Sampling::GREEDY,
+            seed: 0,
+            first: 0,
+            max_new_tokens: 512,
+            stop: Vec::new(),
+        }
     }
 }
 
@@ -138,32 +147,13 @@ impl Engine {
         options: &LoadOptions,
     ) -> Result<(Self, LoadReport), InferError> {
         let (janus, report) = Janus::load(path, device, options)?;
-        let processor = Processor::from_dir(&report.dir)?;
-        Ok((Self::new(janus, processor)?, report))
+        let rules = Processor::for_model(&report.dir, janus.config())?;
+        Ok((Self::new(janus, rules), report))
     }
 
-    /// Joins a model with the rules that belong to it.
-    ///
-    /// # Errors
-    /// [`InferError::Model`] where the tokenizer has more ids than the model has rows, and
-    /// [`InferError::Request`] where they disagree about pictures.
-    pub fn new(janus: Janus, mut processor: Processor) -> Result<Self, InferError> {
-        use janus_model::processor::ProcessorError;
-
-        let config = janus.config();
-        let rows = config.language.vocab_size;
-        processor.tokenizer.check_vocabulary(rows).map_err(ProcessorError::from)?;
-        let pairs = [
-            ("num_image_tokens", processor.num_image_tokens, config.image_tokens()),
-            ("image_size", processor.image.image_size, config.vision.image_size),
-        ];
-        if let Some((field, files, model)) = pairs.into_iter().find(|(_, a, b)| a != b) {
-            let problem = format!("the processor's files say {files}, the model {model}");
-            return Err(InferError::request(field, problem));
-        }
-        let context = config.language.max_position_embeddings;
-        processor.context_length = processor.context_length.min(context);
-        Ok(Self { janus, processor })
+    /// Joins a model with the rules that belong to it, those of [`Processor::for_model`].
+    pub fn new(janus: Janus, processor: Processor) -> Self {
+        Self { janus, processor }
     }
 
     /// The model.
@@ -285,6 +275,7 @@ impl Engine {
         TextRequest {
             sampling: options.sampling,
             seed: options.seed,
+            first: options.first,
             max_new_tokens: options.max_new_tokens,
             stop_ids: vec![self.processor.tokenizer.special().eos as i32],
         }

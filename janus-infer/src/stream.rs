@@ -31,10 +31,10 @@ impl<'a> TextStream<'a> {
     }
 
     /// Takes one more id and returns the text that is certain now, often empty. Special tokens
-    /// have no text.
+    /// and ids without a token have no text.
     ///
     /// # Errors
-    /// [`InferError::Model`] for an id that the tokenizer does not know.
+    /// [`InferError::Model`] where the tokenizer fails on its own token.
     pub fn push(&mut self, id: i32) -> Result<String, InferError> {
         let bytes = token_bytes(self.tokenizer, id)?;
         self.bytes.extend(bytes);
@@ -103,11 +103,11 @@ fn take_characters(bytes: &mut Vec<u8>) -> String {
     }
 }
 
-/// The bytes a token stands for; none for special ones.
+/// The bytes a token stands for; none for special ones, nor for the rows at the end of a model's
+/// table that no token was ever given.
 fn token_bytes(tokenizer: &JanusTokenizer, id: i32) -> Result<Vec<u8>, InferError> {
-    let unknown = || InferError::request("ids", format!("{id} is no token of the tokenizer"));
-    let id = u32::try_from(id).map_err(|_| unknown())?;
-    let Some(token) = tokenizer.token(id) else { return Err(unknown()) };
+    let known = u32::try_from(id).ok().and_then(|id| Some((id, tokenizer.token(id)?)));
+    let Some((id, token)) = known else { return Ok(Vec::new()) };
     let shown = tokenizer.decode(&[id], true).map_err(ProcessorError::from)?;
     if shown.is_empty() {
         return Ok(Vec::new());

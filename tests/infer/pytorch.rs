@@ -20,9 +20,9 @@ const MODELS: [(&str, &str); 4] = [
     ("tiny-odd/hf", "tiny-odd"),
 ];
 
-fn load(folder: &str, dtype: Option<DType>) -> Engine {
+fn load(folder: &str, dtype: Option<DType>, device: &Device) -> Engine {
     let options = LoadOptions { dtype, ..LoadOptions::default() };
-    let (engine, _) = Engine::load(&fixture(folder), &Device::flex(), &options)
+    let (engine, _) = Engine::load(&fixture(folder), device, &options)
         .unwrap_or_else(|e| panic!("{folder}: {e:?}"));
     engine
 }
@@ -31,7 +31,7 @@ fn load(folder: &str, dtype: Option<DType>) -> Engine {
 fn each(check: impl Fn(&str, &Engine, &Expected)) {
     for (folder, model) in MODELS {
         for dtype in [None, Some(DType::F32)] {
-            check(folder, &load(folder, dtype), &Expected::of(model));
+            check(folder, &load(folder, dtype, &Device::flex()), &Expected::of(model));
         }
     }
 }
@@ -91,20 +91,31 @@ fn a_padded_batch_chooses_as_pytorch_does() {
 
 #[test]
 fn guided_codes_and_their_picture_are_pytorchs() {
-    each(|folder, engine, expected| {
-        let prompt = expected.ids("gen.prompt_ids").remove(0);
-        let pad = engine.processor().tokenizer.special().pad as i32;
-        assert_eq!(unconditional(&prompt, pad), expected.ids("gen.uncond_ids")[0]);
-        let request =
-            ImageRequest { sampling: Sampling::GREEDY, ..ImageRequest::new(&prompt, pad, 0, 0..1) };
-        let drawn = draw(engine.janus(), &request, |_| ControlFlow::Continue(()));
-        let codes = drawn.expect("a drawing").codes;
-        assert_eq!(codes, expected.ids("gen.codes"), "{folder}");
-        let image = pictures(engine.janus(), &codes, 1).expect("a picture").remove(0);
-        let (_, bytes) = expected.bytes("vq.decode.u8");
-        assert_eq!(image.pixels().len(), bytes.len());
-        // Truncation turns a difference in the last bit of a float into a whole level.
-        let furthest = image.pixels().iter().zip(&bytes).map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(furthest <= Some(1), "{folder}: {furthest:?}");
-    });
+    each(guided_codes);
+}
+
+/// The other CPU backend, which shares no kernel with the first.
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+#[test]
+fn ndarray_draws_the_same() {
+    let engine = load("tiny-odd/hf", None, &Device::ndarray());
+    guided_codes("tiny-odd/hf on ndarray", &engine, &Expected::of("tiny-odd"));
+}
+
+fn guided_codes(folder: &str, engine: &Engine, expected: &Expected) {
+    let prompt = expected.ids("gen.prompt_ids").remove(0);
+    let pad = engine.processor().tokenizer.special().pad as i32;
+    assert_eq!(unconditional(&prompt, pad), expected.ids("gen.uncond_ids")[0]);
+    let request =
+        ImageRequest { sampling: Sampling::GREEDY, ..ImageRequest::new(&prompt, pad, 0, 0..1) };
+    let drawn = draw(engine.janus(), &request, |_| ControlFlow::Continue(()));
+    let codes = drawn.expect("a drawing").codes;
+    assert_eq!(codes, expected.ids("gen.codes"), "{folder}");
+    let image = pictures(engine.janus(), &codes, 1).expect("a picture").remove(0);
+    let (_, bytes) = expected.bytes("vq.decode.u8");
+    assert_eq!(image.pixels().len(), bytes.len());
+    // Truncation turns a difference in the last bit of a float into a whole level.
+    let furthest = image.pixels().iter().zip(&bytes).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest <= Some(1), "{folder}: {furthest:?}");
 }
