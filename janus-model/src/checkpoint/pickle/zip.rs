@@ -96,6 +96,7 @@ pub(crate) struct Entry {
 }
 
 /// Where the central directory lies and how many entries it has.
+#[derive(PartialEq, Eq)]
 struct Directory {
     entries: u64,
     range: Range<u64>,
@@ -173,19 +174,31 @@ fn find_directory<R: ReadAt + ?Sized>(source: &R) -> Result<Directory, ZipError>
     let field32 = |at| u32_at(&end, at).unwrap_or_default();
     let (disks, entries) = ((field16(4), field16(6)), (field16(8), field16(10)));
     let (size, offset) = (field32(12), field32(16));
-    let zip64 = entries.1 == u16::MAX || size == u32::MAX || offset == u32::MAX;
-    if zip64 {
+    let overflows = entries.1 == u16::MAX || size == u32::MAX || offset == u32::MAX;
+    if overflows {
         return find_directory64(source, end_at);
     }
     if disks != (0, 0) || entries.0 != entries.1 {
         return Err(ZipError::BadDirectory("split over several disks"));
     }
-    place(
-        u64::from(entries.1),
-        u64::from(size),
-        u64::from(offset),
-        end_at,
-    )
+    let small = (u64::from(entries.1), u64::from(size), u64::from(offset));
+    if !has_locator(source, end_at)? {
+        return place(small.0, small.1, small.2, end_at);
+    }
+    // PyTorch writes zip64 records into every archive; they must then say the same.
+    let directory = find_directory64(source, end_at)?;
+    if directory != place(small.0, small.1, small.2, small.1.saturating_add(small.2))? {
+        return Err(ZipError::BadDirectory("its zip64 record says otherwise"));
+    }
+    Ok(directory)
+}
+
+/// Whether a zip64 locator stands right before the end record.
+fn has_locator<R: ReadAt + ?Sized>(source: &R, end_at: u64) -> Result<bool, ZipError> {
+    let Some(at) = end_at.checked_sub(LOCATOR_BYTES) else {
+        return Ok(false);
+    };
+    Ok(u32_at(&source.read(at..end_at)?, 0) == Some(LOCATOR_MAGIC))
 }
 
 /// Follows the zip64 locator that stands right before the end record.
