@@ -1,5 +1,7 @@
 //! Rows P: PyTorch archives that are damaged, hostile, or more than a state dict.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 use janus_model::ErrorKind;
