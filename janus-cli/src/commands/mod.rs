@@ -1,0 +1,5 @@
+//! One file per command: resolve what was typed, call the library, show what it says.
+
+pub mod convert;
+pub mod devices;
+pub mod inspect;
