@@ -1,4 +1,7 @@
 //! Bad inputs, by their row in the catalogue.
 
 mod images;
+mod index;
+mod pickle;
 mod tokenizer;
+mod weights;

@@ -32,7 +32,7 @@ fn exact(x: &[f32], w: &[f32], [rows, input, output]: [usize; 3]) -> Vec<(f64, f
 
 /// Row counts around every switch of the kernel, widths that are no multiple of any vector.
 ///
-/// Measured: MEASURE
+/// Measured: 3.6e-7 on flex, ndarray and wgpu.
 #[test]
 fn linear_is_exact_up_to_rounding_in_every_weight_format() {
     for target in targets() {

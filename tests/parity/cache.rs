@@ -8,7 +8,7 @@ use crate::common::{Case, FOLDERS, each, targets, values};
 
 /// Prefill of all but four tokens, then three single tokens and one of the rest.
 ///
-/// Measured: MEASURE llama.output (cached)
+/// Measured: 1.7e-6 flex, 1.7e-6 flex-bf16, 1.4e-6 ndarray, 1.8e-6 wgpu.
 #[test]
 fn cached_equals_uncached() {
     each(|case| {

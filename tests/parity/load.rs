@@ -1,6 +1,7 @@
 //! Loading: strict both ways, one half on request, mapped where the format allows.
 
 use burn::tensor::{DType, Device};
+use janus_model::processor::Processor;
 use janus_model::{Error, Janus, JanusConfig, LoadOptions, Parts};
 
 use crate::common::{FOLDERS, fixtures};
@@ -79,5 +80,23 @@ fn presets_ask_for_the_published_tensors() {
         let total: usize = expected.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(expected.len(), tensors - 14);
         assert_eq!(total, elements - 12_595_200 - 65_536);
+    }
+}
+
+/// Tokenizer and image rules of every folder agree with the model beside them.
+#[test]
+fn processors_fit_their_models() {
+    for (model, folder) in FOLDERS {
+        let path = fixtures().join(model).join(folder);
+        let config = JanusConfig::from_dir(&path).unwrap().0;
+        let processor = Processor::for_model(&path, &config).unwrap();
+        assert_eq!(processor.num_image_tokens, 144);
+        let mut small = config.clone();
+        small.language.vocab_size = 100;
+        assert!(Processor::for_model(&path, &small).is_err(), "ids beyond the tables");
+        let mut fewer = config;
+        fewer.vision.patch_size = 16;
+        let error = Processor::for_model(&path, &fewer).unwrap_err().to_string();
+        assert!(error.contains("144 image tokens") && error.contains("36"), "{error}");
     }
 }

@@ -11,6 +11,7 @@
 mod common;
 
 mod cache;
+mod checkpoint;
 mod llama;
 mod load;
 mod processor;

@@ -2,7 +2,7 @@
 
 use crate::common::each;
 
-/// Measured: MEASURE siglip.embeddings
+/// Measured: 0 flex, 0 flex-bf16, 5.0e-7 ndarray, 4.0e-7 wgpu.
 #[test]
 fn patches_and_positions() {
     each(|case| {
@@ -11,7 +11,7 @@ fn patches_and_positions() {
     });
 }
 
-/// Measured: MEASURE siglip.block
+/// Measured: 9.2e-7 flex, 9.2e-7 flex-bf16, 1.2e-6 ndarray, 1.1e-6 wgpu.
 #[test]
 fn every_block() {
     each(|case| {
@@ -25,7 +25,7 @@ fn every_block() {
     });
 }
 
-/// Measured: MEASURE siglip.output
+/// Measured: 9.6e-7 flex, 9.6e-7 flex-bf16, 8.4e-7 ndarray, 1.2e-6 wgpu.
 #[test]
 fn final_norm() {
     each(|case| {
@@ -34,7 +34,7 @@ fn final_norm() {
     });
 }
 
-/// Measured: MEASURE aligner.output
+/// Measured: 1.2e-6 flex, 1.2e-6 flex-bf16, 9.1e-7 ndarray, 1.2e-6 wgpu.
 #[test]
 fn projected_features() {
     each(|case| {

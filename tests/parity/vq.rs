@@ -2,7 +2,7 @@
 
 use crate::common::{each, ints, values};
 
-/// Measured: MEASURE vq.encode.z
+/// Measured: 2.8e-6 flex, 2.8e-6 flex-bf16, 2.9e-6 ndarray, 3.0e-6 wgpu.
 #[test]
 fn latents() {
     each(|case| {
@@ -21,7 +21,7 @@ fn codes_of_a_picture() {
     });
 }
 
-/// Measured: MEASURE vq.decode.pixels
+/// Measured: 2.2e-6 flex, 2.2e-6 flex-bf16, 2.8e-6 ndarray, 2.6e-6 wgpu.
 #[test]
 fn picture_of_codes() {
     each(|case| {

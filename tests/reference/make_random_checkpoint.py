@@ -30,6 +30,8 @@ SPECIAL_IDS = {
     "7b": {"bos": 100000, "eos": 100001, "pad": 100015, "boi": 100016, "eoi": 100593,
            "image_placeholder": 100594, "user": 100601, "assistant": 100602},
 }
+# Janus-1.3B, the predecessor: the 1B network with the 7B tokenizer.
+COUNTS["1.3b"], SIZES["1.3b"], SPECIAL_IDS["1.3b"] = COUNTS["1b"], PRO_1B, SPECIAL_IDS["7b"]
 
 
 class Source:
@@ -98,7 +100,7 @@ def write_config_files(folder: Path, size: str, names: str):
     """config.json, tokenizer and processor files."""
     sizes = SIZES[size]
     tokenizer = tok.finish(tok.with_fillers(tok.train_base(), 100_000),
-                           reserved=576, extra_characters=size == "7b", adds_bos=False)
+                           reserved=576, extra_characters=size != "1b", adds_bos=False)
     assert tok.special_ids(tokenizer) == SPECIAL_IDS[size], tok.special_ids(tokenizer)
     tok.write_original_files(folder, tokenizer, sizes.image, sizes.vision_tokens, sizes.max_positions)
     if names == "original":

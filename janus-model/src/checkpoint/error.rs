@@ -245,18 +245,15 @@ impl CheckpointError {
             Self::NotFound { .. } | Self::NoWeights { .. } => {
                 "download a model with `janus pull`, or pass the folder that holds its weights"
             }
-            Self::NotWeights {
-                found: Impostor::LfsPointer,
-                ..
-            } => "this is a Git LFS pointer, run `janus pull` (or `git lfs pull` in that folder)",
-            Self::NotWeights {
-                found: Impostor::Html,
-                ..
-            } => "the download saved a web page instead of the file; run `janus pull`",
-            Self::NotWeights {
-                found: Impostor::LegacyTorch,
-                ..
-            } => "unsupported: re-save the state dict with PyTorch 1.6 or newer, or as safetensors",
+            Self::NotWeights { found: Impostor::LfsPointer, .. } => {
+                "this is a Git LFS pointer, run `janus pull` (or `git lfs pull` in that folder)"
+            }
+            Self::NotWeights { found: Impostor::Html, .. } => {
+                "the download saved a web page instead of the file; run `janus pull`"
+            }
+            Self::NotWeights { found: Impostor::LegacyTorch, .. } => {
+                "unsupported: re-save the state dict with PyTorch 1.6 or newer, or as safetensors"
+            }
             Self::NotWeights { .. } | Self::Header { .. } | Self::Archive { .. } => {
                 "the file is damaged or incomplete; download or re-export the file"
             }
@@ -280,14 +277,8 @@ impl CheckpointError {
 
     pub(crate) fn io(path: &std::path::Path, action: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::NotFound => Self::NotFound {
-                path: path.to_owned(),
-            },
-            _ => Self::Io {
-                path: path.to_owned(),
-                action,
-                source,
-            },
+            io::ErrorKind::NotFound => Self::NotFound { path: path.to_owned() },
+            _ => Self::Io { path: path.to_owned(), action, source },
         }
     }
 }
@@ -295,11 +286,7 @@ impl CheckpointError {
 /// A name from a file, made safe to print: control characters escaped, long ones cut.
 pub(crate) fn shown(name: &str) -> String {
     const MAX_CHARS: usize = 160;
-    let mut text: String = name
-        .chars()
-        .take(MAX_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut text: String = name.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if name.chars().nth(MAX_CHARS).is_some() {
         text.push_str(&format!("… ({} bytes)", name.len()));
     }

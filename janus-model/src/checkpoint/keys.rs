@@ -152,20 +152,12 @@ fn vision_from_hf(parts: &[&str]) -> Option<Import> {
         ["encoder", "layers", i, "layer_norm1", leaf] => whole(format!("blocks.{i}.norm1.{leaf}")),
         ["encoder", "layers", i, "layer_norm2", leaf] => whole(format!("blocks.{i}.norm2.{leaf}")),
         ["encoder", "layers", i, "mlp", fc, leaf] => whole(format!("blocks.{i}.mlp.{fc}.{leaf}")),
-        [
-            "encoder",
-            "layers",
-            i,
-            "self_attn",
-            "projection_layer",
-            leaf,
-        ] => whole(format!("blocks.{i}.attn.proj.{leaf}")),
+        ["encoder", "layers", i, "self_attn", "projection_layer", leaf] => {
+            whole(format!("blocks.{i}.attn.proj.{leaf}"))
+        }
         ["encoder", "layers", i, "self_attn", part, leaf] => {
             let third = QKV.iter().position(|name| name == part)?;
-            Some(Import::Third(
-                format!("{TOWER}.blocks.{i}.attn.qkv.{leaf}"),
-                third,
-            ))
+            Some(Import::Third(format!("{TOWER}.blocks.{i}.attn.qkv.{leaf}"), third))
         }
         _ => None,
     }
@@ -215,11 +207,7 @@ pub(crate) fn export(canonical: &str, naming: Naming) -> Option<Export> {
         }));
     }
     let outer = |name: String| {
-        if wrapped {
-            format!("model.{name}")
-        } else {
-            name
-        }
+        if wrapped { format!("model.{name}") } else { name }
     };
     Some(match to_hf(canonical)? {
         Export::Whole(name) => Export::Whole(outer(name)),
@@ -320,10 +308,7 @@ pub struct Canonical {
 
 /// Translates the tensors of a file, joining thirds and restoring leading dimensions.
 pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
-    let mut result = Canonical {
-        tensors: Vec::with_capacity(tensors.len()),
-        dropped: Vec::new(),
-    };
+    let mut result = Canonical { tensors: Vec::with_capacity(tensors.len()), dropped: Vec::new() };
     let mut thirds: HashMap<String, [Option<LazyTensor>; 3]> = HashMap::new();
     for tensor in tensors {
         let tensor = tensor.clone();
@@ -331,9 +316,7 @@ pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
             Import::Whole(name) => result.tensors.push(lazy::renamed(tensor, name)),
             Import::Unsqueeze(name) => {
                 let shape = std::iter::once(1).chain(tensor.shape.to_vec()).collect();
-                result
-                    .tensors
-                    .push(lazy::renamed(lazy::reshaped(tensor, shape), name));
+                result.tensors.push(lazy::renamed(lazy::reshaped(tensor, shape), name));
             }
             Import::Third(name, third) => {
                 let group = thirds.entry(name.clone()).or_default();
@@ -346,11 +329,7 @@ pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
             }
             Import::Drop(reason) => {
                 let elements = tensor.shape.to_vec().iter().product();
-                result.dropped.push(Dropped {
-                    name: tensor.name,
-                    reason,
-                    elements,
-                });
+                result.dropped.push(Dropped { name: tensor.name, reason, elements });
             }
         }
     }
@@ -442,11 +421,8 @@ mod tests {
     #[test]
     fn names_survive_the_round_trip() {
         let original: Shapes = shapes::original(&shapes::PRO_1B).into_iter().collect();
-        let kept: BTreeSet<_> = original
-            .keys()
-            .filter(|name| drop_reason(name).is_none())
-            .cloned()
-            .collect();
+        let kept: BTreeSet<_> =
+            original.keys().filter(|name| drop_reason(name).is_none()).cloned().collect();
         assert_eq!((original.len(), kept.len()), (882, 868));
         for naming in [Naming::HuggingFace, Naming::HuggingFaceLegacy] {
             let exported = export_all(&original, naming);
@@ -461,31 +437,16 @@ mod tests {
                 .collect();
             assert_eq!(back, kept);
         }
-        assert_eq!(
-            Naming::detect(original.keys().map(String::as_str)),
-            Naming::Original
-        );
+        assert_eq!(Naming::detect(original.keys().map(String::as_str)), Naming::Original);
     }
 
     #[test]
     fn deeper_aligners_count_linears() {
-        for (original, hf) in [
-            ("0", "fc1"),
-            ("2", "hidden_layers.0"),
-            ("6", "hidden_layers.2"),
-        ] {
-            let (original, hf) = (
-                format!("aligner.layers.{original}.bias"),
-                format!("model.aligner.{hf}.bias"),
-            );
-            assert_eq!(
-                import(&hf, Naming::HuggingFace),
-                Import::Whole(original.clone())
-            );
-            assert_eq!(
-                export(&original, Naming::HuggingFace),
-                Some(Export::Whole(hf))
-            );
+        for (original, hf) in [("0", "fc1"), ("2", "hidden_layers.0"), ("6", "hidden_layers.2")] {
+            let (original, hf) =
+                (format!("aligner.layers.{original}.bias"), format!("model.aligner.{hf}.bias"));
+            assert_eq!(import(&hf, Naming::HuggingFace), Import::Whole(original.clone()));
+            assert_eq!(export(&original, Naming::HuggingFace), Some(Export::Whole(hf)));
         }
         assert_eq!(export("aligner.layers.1.bias", Naming::HuggingFace), None);
     }
@@ -497,35 +458,20 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let original = Naming::Original;
-        assert_eq!(
-            reason("vision_model.vision_tower.attn_pool.q.bias", original),
-            POOL
-        );
-        assert_eq!(
-            reason("gen_vision_model.quantize.codebook_used", original),
-            USAGE
-        );
+        assert_eq!(reason("vision_model.vision_tower.attn_pool.q.bias", original), POOL);
+        assert_eq!(reason("gen_vision_model.quantize.codebook_used", original), USAGE);
         let inv_freq = "language_model.model.layers.0.self_attn.rotary_emb.inv_freq";
         assert_eq!(reason(inv_freq, original), ROPE);
         let hf = Naming::HuggingFace;
         assert_eq!(reason("model.language_model.rotary_emb.inv_freq", hf), ROPE);
-        assert_eq!(
-            reason("model.vision_model.embeddings.position_ids", hf),
-            POSITIONS
-        );
+        assert_eq!(reason("model.vision_model.embeddings.position_ids", hf), POSITIONS);
         assert_eq!(reason("model.vision_model.head.probe", hf), POOL);
     }
 
     fn tensor(name: &str, shape: Vec<usize>, first: u8) -> LazyTensor {
         let length: usize = shape.iter().product();
         let bytes = (0..length as u8).map(|i| first + i).collect();
-        LazyTensor::new(
-            name.into(),
-            DType::U8,
-            shape,
-            None,
-            Bytes::from_bytes_vec(bytes),
-        )
+        LazyTensor::new(name.into(), DType::U8, shape, None, Bytes::from_bytes_vec(bytes))
     }
 
     #[test]
@@ -536,23 +482,15 @@ mod tests {
         // The order in the file must not matter.
         let parts = [part("v_proj", 8), part("q_proj", 0), part("k_proj", 4)];
         let canonical = canonical(&parts, Naming::HuggingFace);
-        let [joined] = canonical.tensors.as_slice() else {
-            panic!("{canonical:?}")
-        };
-        assert_eq!(
-            joined.name,
-            "vision_model.vision_tower.blocks.3.attn.qkv.weight"
-        );
+        let [joined] = canonical.tensors.as_slice() else { panic!("{canonical:?}") };
+        assert_eq!(joined.name, "vision_model.vision_tower.blocks.3.attn.qkv.weight");
         assert_eq!(joined.shape.to_vec(), [6, 2]);
         let bytes: Vec<u8> = (0..12).collect();
         assert_eq!(&joined.to_bytes().unwrap()[..], bytes);
         let cut = exported(joined.clone(), Naming::HuggingFace).unwrap();
         for (cut, expected) in cut.iter().zip([&parts[1], &parts[2], &parts[0]]) {
             assert_eq!((&cut.name, &cut.shape), (&expected.name, &expected.shape));
-            assert_eq!(
-                &cut.to_bytes().unwrap()[..],
-                &expected.to_bytes().unwrap()[..]
-            );
+            assert_eq!(&cut.to_bytes().unwrap()[..], &expected.to_bytes().unwrap()[..]);
         }
     }
 

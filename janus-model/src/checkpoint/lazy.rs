@@ -65,20 +65,13 @@ pub fn concat(name: impl Into<String>, parts: Vec<LazyTensor>) -> Option<LazyTen
     }
     shape[0] = parts.iter().map(|part| part.shape[0]).sum();
     let length = parts.iter().map(LazyTensor::byte_len).sum();
-    Some(LazyTensor::deferred(
-        name.into(),
-        dtype,
-        shape,
-        None,
-        length,
-        move || {
-            let mut joined = Vec::with_capacity(length);
-            for part in &parts {
-                joined.extend_from_slice(&part.to_bytes()?);
-            }
-            Ok(Bytes::from_bytes_vec(joined))
-        },
-    ))
+    Some(LazyTensor::deferred(name.into(), dtype, shape, None, length, move || {
+        let mut joined = Vec::with_capacity(length);
+        for part in &parts {
+            joined.extend_from_slice(&part.to_bytes()?);
+        }
+        Ok(Bytes::from_bytes_vec(joined))
+    }))
 }
 
 /// Rows `range` of dimension 0: `[n, ..] -> [range.len(), ..]`, without a copy where the bytes
@@ -98,20 +91,13 @@ pub fn rows(
     shape[0] = range.len();
     let (start, end) = (range.start * row_bytes, range.end * row_bytes);
     let source = tensor.clone();
-    Some(LazyTensor::deferred(
-        name.into(),
-        tensor.dtype,
-        shape,
-        None,
-        end - start,
-        move || {
-            let bytes = source.to_bytes()?;
-            match bytes.view(start, end) {
-                Ok(view) => Ok(view),
-                Err(_) => Ok(Bytes::from_bytes_vec(bytes[start..end].to_vec())),
-            }
-        },
-    ))
+    Some(LazyTensor::deferred(name.into(), tensor.dtype, shape, None, end - start, move || {
+        let bytes = source.to_bytes()?;
+        match bytes.view(start, end) {
+            Ok(view) => Ok(view),
+            Err(_) => Ok(Bytes::from_bytes_vec(bytes[start..end].to_vec())),
+        }
+    }))
 }
 
 /// Whether [`cast`] can convert from and to this type.
@@ -144,9 +130,7 @@ pub fn cast(tensor: LazyTensor, to: DType) -> LazyTensor {
 /// Appends `source`, a whole number of `from` elements, to `target` as `to` elements.
 pub(crate) fn convert(source: &[u8], from: DType, to: DType, target: &mut Vec<u8>) {
     match to {
-        DType::F32 => floats(source, from, |value| {
-            target.extend_from_slice(&value.to_le_bytes())
-        }),
+        DType::F32 => floats(source, from, |value| target.extend_from_slice(&value.to_le_bytes())),
         DType::F16 => floats(source, from, |value| {
             target.extend_from_slice(&f16::from_f32(value).to_le_bytes());
         }),
@@ -162,21 +146,15 @@ pub(crate) fn floats(source: &[u8], from: DType, mut visit: impl FnMut(f32)) {
     match from {
         DType::F32 => {
             let (chunks, _) = source.as_chunks::<4>();
-            chunks
-                .iter()
-                .for_each(|&bytes| visit(f32::from_le_bytes(bytes)));
+            chunks.iter().for_each(|&bytes| visit(f32::from_le_bytes(bytes)));
         }
         DType::F16 => {
             let (chunks, _) = source.as_chunks::<2>();
-            chunks
-                .iter()
-                .for_each(|&bytes| visit(f16::from_le_bytes(bytes).to_f32()));
+            chunks.iter().for_each(|&bytes| visit(f16::from_le_bytes(bytes).to_f32()));
         }
         DType::BF16 => {
             let (chunks, _) = source.as_chunks::<2>();
-            chunks
-                .iter()
-                .for_each(|&bytes| visit(bf16::from_le_bytes(bytes).to_f32()));
+            chunks.iter().for_each(|&bytes| visit(bf16::from_le_bytes(bytes).to_f32()));
         }
         _ => {}
     }
@@ -215,12 +193,7 @@ pub fn check_tensors<'a>(
         });
         if let Some(first) = first {
             let tensor = tensor.name.clone();
-            return Err(CheckpointError::NonFinite {
-                tensor,
-                count,
-                elements,
-                first,
-            });
+            return Err(CheckpointError::NonFinite { tensor, count, elements, first });
         }
     }
     Ok(())
@@ -228,7 +201,5 @@ pub fn check_tensors<'a>(
 
 /// Number of elements of a shape; `None` on overflow.
 pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(1_usize, |product, &dim| product.checked_mul(dim))
+    shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
 }

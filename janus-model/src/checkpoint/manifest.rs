@@ -17,22 +17,10 @@ use super::{
 };
 
 const BUILTIN: [(&str, &str); 4] = [
-    (
-        "janus-pro-1b",
-        include_str!("../../../weights/manifests/janus-pro-1b.json"),
-    ),
-    (
-        "janus-pro-7b",
-        include_str!("../../../weights/manifests/janus-pro-7b.json"),
-    ),
-    (
-        "janus-pro-1b-hf",
-        include_str!("../../../weights/manifests/janus-pro-1b-hf.json"),
-    ),
-    (
-        "janus-pro-7b-hf",
-        include_str!("../../../weights/manifests/janus-pro-7b-hf.json"),
-    ),
+    ("janus-pro-1b", include_str!("../../../weights/manifests/janus-pro-1b.json")),
+    ("janus-pro-7b", include_str!("../../../weights/manifests/janus-pro-7b.json")),
+    ("janus-pro-1b-hf", include_str!("../../../weights/manifests/janus-pro-1b-hf.json")),
+    ("janus-pro-7b-hf", include_str!("../../../weights/manifests/janus-pro-7b-hf.json")),
 ];
 
 /// Names and shapes of one published checkpoint.
@@ -92,27 +80,11 @@ impl fmt::Display for Difference {
         match self {
             Self::Missing { name, shape } => write!(f, "missing {} {shape:?}", shown(name)),
             Self::Unexpected { name, shape } => write!(f, "unexpected {} {shape:?}", shown(name)),
-            Self::Shape {
-                name,
-                expected,
-                found,
-            } => {
-                write!(
-                    f,
-                    "shape of {}: expected {expected:?}, found {found:?}",
-                    shown(name)
-                )
+            Self::Shape { name, expected, found } => {
+                write!(f, "shape of {}: expected {expected:?}, found {found:?}", shown(name))
             }
-            Self::Dtype {
-                name,
-                expected,
-                found,
-            } => {
-                write!(
-                    f,
-                    "dtype of {}: expected {expected}, found {found}",
-                    shown(name)
-                )
+            Self::Dtype { name, expected, found } => {
+                write!(f, "dtype of {}: expected {expected}, found {found}", shown(name))
             }
         }
     }
@@ -151,72 +123,44 @@ impl Manifest {
 
     fn parse(name: &str, json: &str) -> Result<Self, CheckpointError> {
         use serde::de::Error;
-        let bad = |source| CheckpointError::Manifest {
-            name: name.to_owned(),
-            source,
-        };
+        let bad = |source| CheckpointError::Manifest { name: name.to_owned(), source };
         let raw: RawManifest = serde_json::from_str(json).map_err(bad)?;
         let tensors = raw.tensors.0;
         let elements: u64 = tensors.iter().map(|(_, shape)| elements(shape)).sum();
         if tensors.len() != raw.tensor_count || elements != raw.elements {
-            return Err(bad(serde_json::Error::custom(
-                "the totals do not fit the list",
-            )));
+            return Err(bad(serde_json::Error::custom("the totals do not fit the list")));
         }
         let naming = match raw.naming.as_str() {
             "original" => Naming::Original,
             "huggingface" => Naming::HuggingFace,
             _ => return Err(bad(serde_json::Error::custom("unknown naming"))),
         };
-        Ok(Self {
-            name: raw.name,
-            naming,
-            dtype: raw.dtype,
-            elements,
-            tensors,
-        })
+        Ok(Self { name: raw.name, naming, dtype: raw.dtype, elements, tensors })
     }
 
     /// Everything in which the files of a checkpoint deviate, in the manifest's order.
     #[must_use]
     pub fn compare(&self, checkpoint: &Checkpoint) -> Vec<Difference> {
-        let mut rest: HashMap<&str, &LazyTensor> = checkpoint
-            .raw()
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor))
-            .collect();
+        let mut rest: HashMap<&str, &LazyTensor> =
+            checkpoint.raw().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let mut differences = Vec::new();
         for (name, shape) in &self.tensors {
             let (name, expected) = (name.clone(), shape.clone());
             let Some(tensor) = rest.remove(name.as_str()) else {
-                differences.push(Difference::Missing {
-                    name,
-                    shape: expected,
-                });
+                differences.push(Difference::Missing { name, shape: expected });
                 continue;
             };
             let found = tensor.shape.to_vec();
             if found != expected {
-                differences.push(Difference::Shape {
-                    name: name.clone(),
-                    expected,
-                    found,
-                });
+                differences.push(Difference::Shape { name: name.clone(), expected, found });
             }
             let found = super::safetensors::dtype_name(tensor.dtype).unwrap_or("?");
             if found != self.dtype {
                 let (expected, found) = (self.dtype.clone(), found.to_owned());
-                differences.push(Difference::Dtype {
-                    name,
-                    expected,
-                    found,
-                });
+                differences.push(Difference::Dtype { name, expected, found });
             }
         }
-        let extra = checkpoint
-            .raw()
-            .iter()
-            .filter(|t| rest.contains_key(t.name.as_str()));
+        let extra = checkpoint.raw().iter().filter(|t| rest.contains_key(t.name.as_str()));
         differences.extend(extra.map(|tensor| Difference::Unexpected {
             name: tensor.name.clone(),
             shape: tensor.shape.to_vec(),
@@ -231,16 +175,13 @@ impl Manifest {
     pub fn identify(checkpoint: &Checkpoint) -> Option<Self> {
         let manifests = Self::names().filter_map(|name| Self::builtin(name).ok());
         manifests.into_iter().find(|manifest| {
-            manifest
-                .compare(checkpoint)
-                .iter()
-                .all(|difference| match difference {
-                    Difference::Dtype { .. } => true,
-                    Difference::Shape { .. } => false,
-                    Difference::Missing { name, .. } | Difference::Unexpected { name, .. } => {
-                        matches!(keys::import(name, manifest.naming), Import::Drop(_))
-                    }
-                })
+            manifest.compare(checkpoint).iter().all(|difference| match difference {
+                Difference::Dtype { .. } => true,
+                Difference::Shape { .. } => false,
+                Difference::Missing { name, .. } | Difference::Unexpected { name, .. } => {
+                    matches!(keys::import(name, manifest.naming), Import::Drop(_))
+                }
+            })
         })
     }
 }
@@ -302,10 +243,7 @@ mod tests {
         assert_eq!(totals("janus-pro-7b"), (936, 7_420_434_059));
         // Without the pooling head (12,595,200) and the usage buffer (65,536).
         assert_eq!(totals("janus-pro-1b-hf"), (964, 2_089_297_547 - 12_660_736));
-        assert_eq!(
-            totals("janus-pro-7b-hf"),
-            (1018, 7_420_434_059 - 12_660_736)
-        );
+        assert_eq!(totals("janus-pro-7b-hf"), (1018, 7_420_434_059 - 12_660_736));
     }
 
     /// Sizes per component as published: a compensating error in two tables would show here.
@@ -313,18 +251,11 @@ mod tests {
     fn components_have_their_published_sizes() {
         let sum = |size: &Size, prefix: &str| -> u64 {
             let list = shapes::original(size);
-            list.iter()
-                .filter(|(n, _)| n.starts_with(prefix))
-                .map(|(_, s)| elements(s))
-                .sum()
+            list.iter().filter(|(n, _)| n.starts_with(prefix)).map(|(_, s)| elements(s)).sum()
         };
         let rows = [
             ("vision_model.", 316_283_904, 316_283_904),
-            (
-                "vision_model.vision_tower.attn_pool.",
-                12_595_200,
-                12_595_200,
-            ),
+            ("vision_model.vision_tower.attn_pool.", 12_595_200, 12_595_200),
             ("aligner.", 6_295_552, 20_979_712),
             ("gen_vision_model.", 71_948_939, 71_948_939),
             ("gen_vision_model.encoder.", 29_298_176, 29_298_176),
@@ -343,9 +274,6 @@ mod tests {
     #[test]
     fn unknown_name_lists_the_known_ones() {
         let error = Manifest::builtin("janus-pro-3b").unwrap_err().to_string();
-        assert!(
-            error.contains("janus-pro-3b") && error.contains("janus-pro-7b-hf"),
-            "{error}"
-        );
+        assert!(error.contains("janus-pro-3b") && error.contains("janus-pro-7b-hf"), "{error}");
     }
 }

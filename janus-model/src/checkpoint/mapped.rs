@@ -82,9 +82,7 @@ impl MappedFile {
         match file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(CheckpointError::Locked {
-                    path: path.to_owned(),
-                });
+                return Err(CheckpointError::Locked { path: path.to_owned() });
             }
             // Some network file systems know no locks; reading must still work there.
             Err(TryLockError::Error(error)) => {
@@ -97,11 +95,7 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file) }.map_err(io_error("map"))?;
         let inner = Arc::new(Inner { map, file });
         let bytes = bytes::Bytes::from_owner(Owner(inner.clone()));
-        Ok(Self {
-            path: path.to_owned(),
-            inner,
-            bytes,
-        })
+        Ok(Self { path: path.to_owned(), inner, bytes })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -152,10 +146,7 @@ impl ReadAt for MappedFile {
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        let length = range
-            .end
-            .checked_sub(range.start)
-            .filter(|_| range.end <= ReadAt::len(self));
+        let length = range.end.checked_sub(range.start).filter(|_| range.end <= ReadAt::len(self));
         let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
@@ -175,13 +166,6 @@ pub(crate) fn require_regular(
     if metadata.is_file() {
         return Ok(());
     }
-    let what = if metadata.is_dir() {
-        "a folder"
-    } else {
-        "a device, pipe or socket"
-    };
-    Err(CheckpointError::NotRegular {
-        path: path.to_owned(),
-        what,
-    })
+    let what = if metadata.is_dir() { "a folder" } else { "a device, pipe or socket" };
+    Err(CheckpointError::NotRegular { path: path.to_owned(), what })
 }

@@ -68,28 +68,14 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`]; nothing is allocated for what a file merely claims.
     pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, CheckpointError> {
-        let shards::Found {
-            dir,
-            files,
-            tensors,
-        } = shards::find(path.as_ref(), limits)?;
+        let shards::Found { dir, files, tensors } = shards::find(path.as_ref(), limits)?;
         if tensors.len() > limits.tensors {
             let (path, what) = (dir, "number of tensors");
             let (value, limit) = (tensors.len() as u64, limits.tensors as u64);
-            return Err(CheckpointError::Limit {
-                path,
-                what,
-                value,
-                limit,
-            });
+            return Err(CheckpointError::Limit { path, what, value, limit });
         }
         let naming = Naming::detect(tensors.iter().map(|tensor| tensor.name.as_str()));
-        Ok(Self {
-            dir,
-            files,
-            naming,
-            tensors,
-        })
+        Ok(Self { dir, files, naming, tensors })
     }
 
     /// The tensors as the files name them.
@@ -110,11 +96,7 @@ impl Checkpoint {
             if !lazy::is_float(tensor.dtype) {
                 let (path, dtype) = (self.dir.clone(), format!("{:?}", tensor.dtype));
                 let tensor = tensor.name.clone();
-                return Err(CheckpointError::UnsupportedDtype {
-                    path,
-                    tensor,
-                    dtype,
-                });
+                return Err(CheckpointError::UnsupportedDtype { path, tensor, dtype });
             }
             if !seen.insert(tensor.name.as_str()) {
                 let (path, tensor) = (self.dir.clone(), tensor.name.clone());

@@ -47,10 +47,8 @@ impl Mismatch {
     /// # Errors
     /// The differences, if there are any.
     pub fn check(expected: &[(String, Vec<usize>)], found: &[LazyTensor]) -> Result<(), Box<Self>> {
-        let mut rest: HashMap<&str, &LazyTensor> = found
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor))
-            .collect();
+        let mut rest: HashMap<&str, &LazyTensor> =
+            found.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let mut mismatch = Self::default();
         for (name, shape) in expected {
             match rest.remove(name.as_str()) {
@@ -58,26 +56,15 @@ impl Mismatch {
                 Some(tensor) if tensor.shape.to_vec() != *shape => {
                     let (name, expected) = (name.clone(), shape.clone());
                     let found = tensor.shape.to_vec();
-                    mismatch.shape.push(ShapeDifference {
-                        name,
-                        expected,
-                        found,
-                    });
+                    mismatch.shape.push(ShapeDifference { name, expected, found });
                 }
                 Some(_) => {}
             }
         }
-        let unused = found
-            .iter()
-            .filter(|tensor| rest.contains_key(tensor.name.as_str()));
-        mismatch.unused = unused
-            .map(|tensor| (tensor.name.clone(), tensor.shape.to_vec()))
-            .collect();
-        if mismatch.is_empty() {
-            Ok(())
-        } else {
-            Err(Box::new(mismatch))
-        }
+        let unused = found.iter().filter(|tensor| rest.contains_key(tensor.name.as_str()));
+        mismatch.unused =
+            unused.map(|tensor| (tensor.name.clone(), tensor.shape.to_vec())).collect();
+        if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch)) }
     }
 
     /// Whether there is no difference.
@@ -89,11 +76,7 @@ impl Mismatch {
     /// What the pattern of differences suggests.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let transposed = self
-            .shape
-            .iter()
-            .filter(|difference| difference.is_transposed())
-            .count();
+        let transposed = self.shape.iter().filter(|difference| difference.is_transposed()).count();
         if transposed > 0 {
             return Some(format!(
                 "{transposed} matrices are transposed: this file stores linear weights as \
@@ -127,16 +110,9 @@ impl fmt::Display for Mismatch {
         section(f, "unused", &self.unused, row)?;
         section(f, "shape", &self.shape, |f, difference| {
             let (expected, found) = (&difference.expected, &difference.found);
-            let note = if difference.is_transposed() {
-                " (transposed)"
-            } else {
-                ""
-            };
+            let note = if difference.is_transposed() { " (transposed)" } else { "" };
             let name = shown(&difference.name);
-            write!(
-                f,
-                "{name}: model expects {expected:?}, file has {found:?}{note}"
-            )
+            write!(f, "{name}: model expects {expected:?}, file has {found:?}{note}")
         })
     }
 }

@@ -171,10 +171,7 @@ pub(crate) struct Entry {
 /// # Errors
 /// [`CheckpointError::Header`] for whatever is wrong with the header, I/O errors otherwise.
 pub(crate) fn read(file: &MappedFile, limits: &Limits) -> Result<Vec<LazyTensor>, CheckpointError> {
-    let bad = |source| CheckpointError::Header {
-        path: file.path().to_owned(),
-        source,
-    };
+    let bad = |source| CheckpointError::Header { path: file.path().to_owned(), source };
     let io = |source| CheckpointError::io(file.path(), "read", source);
     let total = ReadAt::len(file);
     if total < LENGTH_BYTES {
@@ -185,25 +182,16 @@ pub(crate) fn read(file: &MappedFile, limits: &Limits) -> Result<Vec<LazyTensor>
     let data = data_start(u64::from_le_bytes(length), total, limits).map_err(bad)?;
     let header = file.read(LENGTH_BYTES..data).map_err(io)?;
     let entries = parse(&header, total - data, limits).map_err(bad)?;
-    Ok(entries
-        .into_iter()
-        .map(|entry| locate(file, data, entry))
-        .collect())
+    Ok(entries.into_iter().map(|entry| locate(file, data, entry)).collect())
 }
 
 /// Where the data starts, if a header of `length` bytes is believable in a file of `total`.
 fn data_start(length: u64, total: u64, limits: &Limits) -> Result<u64, HeaderError> {
     if length > limits.header_bytes {
-        return Err(HeaderError::HeaderTooLarge {
-            length,
-            limit: limits.header_bytes,
-        });
+        return Err(HeaderError::HeaderTooLarge { length, limit: limits.header_bytes });
     }
     if length > total - LENGTH_BYTES {
-        return Err(HeaderError::InvalidHeaderLength {
-            length,
-            file: total,
-        });
+        return Err(HeaderError::InvalidHeaderLength { length, file: total });
     }
     Ok(LENGTH_BYTES + length)
 }
@@ -226,12 +214,9 @@ pub(crate) fn parse(
     let text = std::str::from_utf8(header).map_err(|source| HeaderError::NotUtf8 { source })?;
     let mut problem = None;
     let mut json = serde_json::Deserializer::from_str(text);
-    let parsed = HeaderSeed {
-        limits,
-        problem: &mut problem,
-    }
-    .deserialize(&mut json)
-    .and_then(|entries| json.end().map(|()| entries));
+    let parsed = HeaderSeed { limits, problem: &mut problem }
+        .deserialize(&mut json)
+        .and_then(|entries| json.end().map(|()| entries));
     let mut entries = match (parsed, problem) {
         (_, Some(problem)) => return Err(problem),
         (Err(source), None) => return Err(HeaderError::NotJson { source }),
@@ -250,12 +235,7 @@ fn check_layout(entries: &[Entry], data_bytes: u64) -> Result<(), HeaderError> {
         let (begin, end, tensor) = (entry.range.start, entry.range.end, || entry.name.clone());
         if begin != expected_start || end < begin {
             let expected = expected_start;
-            return Err(HeaderError::InvalidOffset {
-                tensor: tensor(),
-                begin,
-                end,
-                expected,
-            });
+            return Err(HeaderError::InvalidOffset { tensor: tensor(), begin, end, expected });
         }
         let expected = lazy::elements(&entry.shape)
             .and_then(|elements| elements.checked_mul(entry.dtype.size()))
@@ -263,20 +243,13 @@ fn check_layout(entries: &[Entry], data_bytes: u64) -> Result<(), HeaderError> {
             as u64;
         if end - begin != expected {
             let found = end - begin;
-            return Err(HeaderError::TensorInvalidInfo {
-                tensor: tensor(),
-                expected,
-                found,
-            });
+            return Err(HeaderError::TensorInvalidInfo { tensor: tensor(), expected, found });
         }
         expected_start = end;
     }
     if expected_start != data_bytes {
         let expected = expected_start;
-        return Err(HeaderError::MetadataIncompleteBuffer {
-            expected,
-            found: data_bytes,
-        });
+        return Err(HeaderError::MetadataIncompleteBuffer { expected, found: data_bytes });
     }
     Ok(())
 }
@@ -359,18 +332,12 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
             if name == "__metadata__" {
                 let metadata = map.next_value::<super::json::UniqueMap<String>>();
                 metadata.map_err(|error| {
-                    stop(HeaderError::BadEntry {
-                        tensor: name,
-                        message: error.to_string(),
-                    })
+                    stop(HeaderError::BadEntry { tensor: name, message: error.to_string() })
                 })?;
                 continue;
             }
             let raw = map.next_value::<RawEntry>().map_err(|error| {
-                stop(HeaderError::BadEntry {
-                    tensor: name.clone(),
-                    message: error.to_string(),
-                })
+                stop(HeaderError::BadEntry { tensor: name.clone(), message: error.to_string() })
             })?;
             entries.push(check_entry(name, raw, self.limits).map_err(stop)?);
         }
@@ -380,17 +347,11 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
 
 fn check_name(name: &str, so_far: usize, limits: &Limits) -> Result<(), HeaderError> {
     if so_far >= limits.tensors {
-        return Err(HeaderError::TooManyTensors {
-            limit: limits.tensors,
-        });
+        return Err(HeaderError::TooManyTensors { limit: limits.tensors });
     }
     if name.len() > limits.name_bytes {
         let (bytes, limit) = (name.len(), limits.name_bytes);
-        return Err(HeaderError::NameTooLong {
-            name: name.to_owned(),
-            bytes,
-            limit,
-        });
+        return Err(HeaderError::NameTooLong { name: name.to_owned(), bytes, limit });
     }
     Ok(())
 }
@@ -398,31 +359,15 @@ fn check_name(name: &str, so_far: usize, limits: &Limits) -> Result<(), HeaderEr
 fn check_entry(name: String, raw: RawEntry, limits: &Limits) -> Result<Entry, HeaderError> {
     if raw.shape.len() > limits.rank {
         let rank = raw.shape.len();
-        return Err(HeaderError::RankTooHigh {
-            tensor: name,
-            rank,
-            limit: limits.rank,
-        });
+        return Err(HeaderError::RankTooHigh { tensor: name, rank, limit: limits.rank });
     }
     let Some(dtype) = dtype(&raw.dtype) else {
-        return Err(HeaderError::UnsupportedDtype {
-            tensor: name,
-            dtype: raw.dtype,
-        });
+        return Err(HeaderError::UnsupportedDtype { tensor: name, dtype: raw.dtype });
     };
-    let shape = raw
-        .shape
-        .iter()
-        .map(|&dim| usize::try_from(dim))
-        .collect::<Result<_, _>>();
+    let shape = raw.shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<_, _>>();
     let Ok(shape) = shape else {
         return Err(HeaderError::ValidationOverflow { tensor: name });
     };
     let (start, end) = raw.data_offsets;
-    Ok(Entry {
-        name,
-        dtype,
-        shape,
-        range: start..end,
-    })
+    Ok(Entry { name, dtype, shape, range: start..end })
 }

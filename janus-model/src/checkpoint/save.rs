@@ -79,9 +79,7 @@ pub fn save(
     let shards = cut(plan(tensors, options)?, options.max_shard_bytes);
     let names: Vec<String> = match shards.len() {
         1 => vec![SINGLE.to_owned()],
-        count => (1..=count)
-            .map(|i| format!("model-{i:05}-of-{count:05}.safetensors"))
-            .collect(),
+        count => (1..=count).map(|i| format!("model-{i:05}-of-{count:05}.safetensors")).collect(),
     };
     let fresh = !dir.exists();
     let temporary = TemporaryFolder::create(dir, fresh)?;
@@ -89,11 +87,7 @@ pub fn save(
     for (name, items) in names.iter().zip(&shards) {
         let path = temporary.path.join(name);
         let bytes = write_file(&path, &dir.join(name), items, &options.metadata)?;
-        files.push(WeightFile {
-            name: name.clone(),
-            bytes,
-            format: Format::Safetensors,
-        });
+        files.push(WeightFile { name: name.clone(), bytes, format: Format::Safetensors });
     }
     if shards.len() > 1 {
         let json = index(&names, &shards);
@@ -114,19 +108,14 @@ fn plan(tensors: Vec<LazyTensor>, options: &SaveOptions) -> Result<Vec<Item>, Ch
     let mut seen = HashSet::new();
     for tensor in tensors {
         let name = tensor.name.clone();
-        let unsavable = |problem| CheckpointError::Unsavable {
-            tensor: name.clone(),
-            problem,
-        };
+        let unsavable = |problem| CheckpointError::Unsavable { tensor: name.clone(), problem };
         for tensor in keys::exported(tensor, options.naming).map_err(unsavable)? {
             let dtype = match options.dtype {
                 Some(to) if lazy::is_float(tensor.dtype) => to,
                 _ => tensor.dtype,
             };
             if dtype_name(dtype).is_none() || (dtype != tensor.dtype && !lazy::is_float(dtype)) {
-                return Err(unsavable(
-                    "its element type cannot be written to safetensors",
-                ));
+                return Err(unsavable("its element type cannot be written to safetensors"));
             }
             let elements = lazy::elements(&tensor.shape.to_vec());
             if elements.and_then(|n| n.checked_mul(tensor.dtype.size())) != Some(tensor.byte_len())
@@ -137,19 +126,12 @@ fn plan(tensors: Vec<LazyTensor>, options: &SaveOptions) -> Result<Vec<Item>, Ch
                 return Err(unsavable("another tensor has the same name"));
             }
             let bytes = (tensor.byte_len() / tensor.dtype.size() * dtype.size()) as u64;
-            items.push(Item {
-                tensor,
-                dtype,
-                bytes,
-            });
+            items.push(Item { tensor, dtype, bytes });
         }
     }
     // Wide elements first keeps every tensor aligned; names make the order total.
     items.sort_by(|a, b| {
-        b.dtype
-            .size()
-            .cmp(&a.dtype.size())
-            .then_with(|| a.tensor.name.cmp(&b.tensor.name))
+        b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.tensor.name.cmp(&b.tensor.name))
     });
     Ok(items)
 }
@@ -182,17 +164,13 @@ fn write_file(
     let header = header(items, metadata);
     let file = File::create(path).map_err(io)?;
     let mut writer = BufWriter::with_capacity(BUFFER, file);
-    writer
-        .write_all(&(header.len() as u64).to_le_bytes())
-        .map_err(io)?;
+    writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     writer.write_all(header.as_bytes()).map_err(io)?;
     for item in items {
         let bytes = lazy::draw(&item.tensor)?;
         write_data(&mut writer, &bytes, item).map_err(io)?;
     }
-    let file = writer
-        .into_inner()
-        .map_err(|error| io(error.into_error()))?;
+    let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
     Ok(8 + header.len() as u64 + items.iter().map(|item| item.bytes).sum::<u64>())
 }
@@ -223,12 +201,7 @@ fn header(items: &[Item], metadata: &BTreeMap<String, String>) -> String {
         entries.push(format!("\"__metadata__\":{{{}}}", pairs.join(",")));
     }
     let mut start = 0;
-    for Item {
-        tensor,
-        dtype,
-        bytes,
-    } in items
-    {
+    for Item { tensor, dtype, bytes } in items {
         let (name, end) = (quote(&tensor.name), start + bytes);
         let dtype = dtype_name(*dtype).unwrap_or_default();
         let shape: Vec<_> = tensor.shape.to_vec().iter().map(usize::to_string).collect();
@@ -239,10 +212,7 @@ fn header(items: &[Item], metadata: &BTreeMap<String, String>) -> String {
         start = end;
     }
     let mut header = format!("{{{}}}", entries.join(","));
-    header.extend(std::iter::repeat_n(
-        ' ',
-        header.len().next_multiple_of(8) - header.len(),
-    ));
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     header
 }
 
@@ -251,11 +221,7 @@ fn index(names: &[String], shards: &[Vec<Item>]) -> String {
     let total: u64 = shards.iter().flatten().map(|item| item.bytes).sum();
     let mut map = BTreeMap::new();
     for (name, items) in names.iter().zip(shards) {
-        map.extend(
-            items
-                .iter()
-                .map(|item| (item.tensor.name.as_str(), name.as_str())),
-        );
+        map.extend(items.iter().map(|item| (item.tensor.name.as_str(), name.as_str())));
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
     format!("{index:#}\n")
@@ -272,16 +238,9 @@ impl TemporaryFolder {
     fn create(dir: &Path, fresh: bool) -> Result<Self, CheckpointError> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
         let name = format!(".{name}.tmp-{}", std::process::id());
-        let path = if fresh {
-            dir.with_file_name(name)
-        } else {
-            dir.join(name)
-        };
+        let path = if fresh { dir.with_file_name(name) } else { dir.join(name) };
         let create = || -> io::Result<()> {
-            if let Some(parent) = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-            {
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 fs::create_dir_all(parent)?;
             }
             fs::create_dir(&path)
@@ -304,11 +263,7 @@ impl TemporaryFolder {
                 fs::rename(&self.path, dir)?;
                 return sync_folder(dir.parent().unwrap_or(Path::new(".")));
             }
-            for name in names
-                .iter()
-                .map(String::as_str)
-                .chain(sharded.then_some(INDEX))
-            {
+            for name in names.iter().map(String::as_str).chain(sharded.then_some(INDEX)) {
                 fs::rename(self.path.join(name), dir.join(name))?;
             }
             remove_stale(dir, names, sharded)?;
@@ -332,11 +287,7 @@ fn remove_stale(dir: &Path, names: &[String], sharded: bool) -> io::Result<()> {
         let entry = entry?;
         let file_name = entry.file_name();
         let name = file_name.to_string_lossy();
-        let old_layout = if sharded {
-            name == SINGLE
-        } else {
-            name == INDEX
-        };
+        let old_layout = if sharded { name == SINGLE } else { name == INDEX };
         if old_layout || (is_shard(&name) && !names.iter().any(|new| *new == name)) {
             fs::remove_file(entry.path())?;
         }
@@ -356,11 +307,7 @@ fn is_shard(name: &str) -> bool {
 /// Makes renames durable. Windows cannot open folders and does not need this.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path)?.sync_all()?;
     }
     Ok(())

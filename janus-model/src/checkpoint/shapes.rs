@@ -10,16 +10,8 @@ pub(crate) struct Size {
     layers: usize,
 }
 
-pub(crate) const PRO_1B: Size = Size {
-    width: 2048,
-    inner: 5632,
-    layers: 24,
-};
-pub(crate) const PRO_7B: Size = Size {
-    width: 4096,
-    inner: 11008,
-    layers: 30,
-};
+pub(crate) const PRO_1B: Size = Size { width: 2048, inner: 5632, layers: 24 };
+pub(crate) const PRO_7B: Size = Size { width: 4096, inner: 11008, layers: 30 };
 
 /// SigLIP width, MLP width, blocks, patches.
 const TOWER: (usize, usize, usize, usize) = (1024, 4096, 24, 576);
@@ -75,12 +67,8 @@ pub(crate) fn original(size: &Size) -> Shapes {
 
     list.pair("aligner.layers.0", &[size.width, width]);
     list.pair("aligner.layers.2", &[size.width, size.width]);
-    let names = Vq {
-        root: "gen_vision_model",
-        res: "res",
-        ways: ["conv_blocks"; 2],
-        mid: ["0", "1", "2"],
-    };
+    let names =
+        Vq { root: "gen_vision_model", res: "res", ways: ["conv_blocks"; 2], mid: ["0", "1", "2"] };
     vq(&mut list, &names);
     list.one("gen_vision_model.quantize.codebook_used", &[65_536]);
     list.pair("gen_aligner.layers.0", &[size.width, CODE_WIDTH]);
@@ -89,10 +77,7 @@ pub(crate) fn original(size: &Size) -> Shapes {
     list.pair("gen_head.vision_head", &[IMAGE_CODES, size.width]);
     list.one("gen_embed.weight", &[IMAGE_CODES, CODE_WIDTH]);
     llama(&mut list, size, "language_model.model");
-    list.one(
-        "language_model.lm_head.weight",
-        &[TEXT_VOCABULARY, size.width],
-    );
+    list.one("language_model.lm_head.weight", &[TEXT_VOCABULARY, size.width]);
     list.0
 }
 
@@ -101,14 +86,8 @@ pub(crate) fn hugging_face(size: &Size) -> Shapes {
     let (width, mlp, blocks, patches) = TOWER;
     let mut list = List(Vec::new());
     let tower = "model.vision_model";
-    list.pair(
-        format!("{tower}.embeddings.patch_embedding"),
-        &[width, 3, 16, 16],
-    );
-    list.one(
-        format!("{tower}.embeddings.position_embedding.weight"),
-        &[patches, width],
-    );
+    list.pair(format!("{tower}.embeddings.patch_embedding"), &[width, 3, 16, 16]);
+    list.one(format!("{tower}.embeddings.position_embedding.weight"), &[patches, width]);
     for i in 0..blocks {
         let block = format!("{tower}.encoder.layers.{i}");
         list.pair(format!("{block}.layer_norm1"), &[width]);
@@ -129,35 +108,19 @@ pub(crate) fn hugging_face(size: &Size) -> Shapes {
         mid: ["block_1", "attn_1", "block_2"],
     };
     vq(&mut list, &names);
-    list.one(
-        "model.generation_embeddings.weight",
-        &[IMAGE_CODES, CODE_WIDTH],
-    );
+    list.one("model.generation_embeddings.weight", &[IMAGE_CODES, CODE_WIDTH]);
     list.pair("model.generation_aligner.fc1", &[size.width, CODE_WIDTH]);
-    list.pair(
-        "model.generation_aligner.hidden_layers.0",
-        &[size.width, size.width],
-    );
+    list.pair("model.generation_aligner.hidden_layers.0", &[size.width, size.width]);
     list.pair("model.generation_head.proj_out", &[size.width, size.width]);
-    list.pair(
-        "model.generation_head.vision_head",
-        &[IMAGE_CODES, size.width],
-    );
+    list.pair("model.generation_head.vision_head", &[IMAGE_CODES, size.width]);
     llama(&mut list, size, "model.language_model");
     list.one("lm_head.weight", &[TEXT_VOCABULARY, size.width]);
     list.0
 }
 
 fn llama(list: &mut List, size: &Size, root: &str) {
-    let Size {
-        width,
-        inner,
-        layers,
-    } = *size;
-    list.one(
-        format!("{root}.embed_tokens.weight"),
-        &[TEXT_VOCABULARY, width],
-    );
+    let Size { width, inner, layers } = *size;
+    list.one(format!("{root}.embed_tokens.weight"), &[TEXT_VOCABULARY, width]);
     for i in 0..layers {
         let layer = format!("{root}.layers.{i}");
         for part in ["q_proj", "k_proj", "v_proj", "o_proj"] {
@@ -217,10 +180,7 @@ fn vq(list: &mut List, names: &Vq) {
     list.pair(format!("{decoder}.norm_out"), &[128]);
     list.conv(format!("{decoder}.conv_out"), 128, 3, 3);
 
-    list.one(
-        format!("{root}.quantize.embedding.weight"),
-        &[IMAGE_CODES, CODE_WIDTH],
-    );
+    list.one(format!("{root}.quantize.embedding.weight"), &[IMAGE_CODES, CODE_WIDTH]);
     list.conv(format!("{root}.quant_conv"), 256, CODE_WIDTH, 1);
     list.conv(format!("{root}.post_quant_conv"), CODE_WIDTH, 256, 1);
 }

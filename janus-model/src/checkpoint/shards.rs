@@ -108,10 +108,7 @@ pub enum IndexError {
         others: usize,
     },
     /// A shard lacks a tensor that the index places there.
-    #[error(
-        "tensor {} is listed for shard {shard}, which does not hold it",
-        shown(tensor)
-    )]
+    #[error("tensor {} is listed for shard {shard}, which does not hold it", shown(tensor))]
     NotInShard {
         /// The tensor.
         tensor: String,
@@ -119,10 +116,7 @@ pub enum IndexError {
         shard: String,
     },
     /// A tensor lies in a shard without being listed there.
-    #[error(
-        "shard {shard} holds tensor {}, which the index does not list there",
-        shown(tensor)
-    )]
+    #[error("shard {shard} holds tensor {}, which the index does not list there", shown(tensor))]
     NotListed {
         /// The tensor.
         tensor: String,
@@ -147,10 +141,8 @@ impl IndexError {
     }
 }
 
-const SINGLE: [(&str, Format); 2] = [
-    ("model.safetensors", Format::Safetensors),
-    ("pytorch_model.bin", Format::Pickle),
-];
+const SINGLE: [(&str, Format); 2] =
+    [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::Pickle)];
 const LOOKED_FOR: &str = "model.safetensors, model.safetensors.index.json, pytorch_model.bin, \
                           pytorch_model.bin.index.json";
 
@@ -172,31 +164,20 @@ pub(crate) fn find(path: &Path, limits: &Limits) -> Result<Found, CheckpointErro
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         // The caller chose this very file, so a link is followed wherever it leads.
         let (file, tensors) = open_file(path, limits)?;
-        return Ok(Found {
-            dir,
-            files: vec![file],
-            tensors,
-        });
+        return Ok(Found { dir, files: vec![file], tensors });
     }
     let dir = cache_snapshot(path)?.unwrap_or_else(|| path.to_owned());
     for (name, _) in SINGLE {
         if exists(&dir.join(name)) {
             let (file, tensors) = open_member(&dir, name, limits)?;
-            return Ok(Found {
-                dir,
-                files: vec![file],
-                tensors,
-            });
+            return Ok(Found { dir, files: vec![file], tensors });
         }
         let index = format!("{name}.index.json");
         if exists(&dir.join(&index)) {
             return open_shards(dir, &index, limits);
         }
     }
-    Err(CheckpointError::NoWeights {
-        path: dir,
-        looked_for: LOOKED_FOR,
-    })
+    Err(CheckpointError::NoWeights { path: dir, looked_for: LOOKED_FOR })
 }
 
 /// Whether something of this name is there, be it a dangling link (which is an error later).
@@ -214,17 +195,13 @@ fn cache_snapshot(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let revision = String::from_utf8_lossy(&revision).trim().to_owned();
     if revision.is_empty() || !revision.chars().all(|c| c.is_ascii_alphanumeric()) {
         let found = Impostor::Unknown;
-        return Err(CheckpointError::NotWeights {
-            path: reference,
-            found,
-        });
+        return Err(CheckpointError::NotWeights { path: reference, found });
     }
     Ok(Some(path.join("snapshots").join(revision)))
 }
 
 fn is_cache_name(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("models--"))
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"))
 }
 
 /// Opens a file of the model folder, refusing links that leave it.
@@ -248,14 +225,10 @@ fn stays_inside(dir: &Path, path: &Path) -> Result<(), CheckpointError> {
         return Ok(());
     }
     let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));
-    let model = snapshots
-        .and_then(Path::parent)
-        .filter(|model| is_cache_name(model));
+    let model = snapshots.and_then(Path::parent).filter(|model| is_cache_name(model));
     match model {
         Some(model) if target.starts_with(model.join("blobs")) => Ok(()),
-        _ => Err(CheckpointError::LinkLeaves {
-            path: path.to_owned(),
-        }),
+        _ => Err(CheckpointError::LinkLeaves { path: path.to_owned() }),
     }
 }
 
@@ -270,48 +243,29 @@ fn open_file(
         Format::Safetensors => safetensors::read(&file, limits)?,
         Format::Pickle => pickle::read(&file, limits)?,
     };
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    Ok((
-        WeightFile {
-            name,
-            bytes: ReadAt::len(&file),
-            format,
-        },
-        tensors,
-    ))
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((WeightFile { name, bytes: ReadAt::len(&file), format }, tensors))
 }
 
 /// The format by name, confirmed by content.
 fn format_of(file: &MappedFile, limits: &Limits) -> Result<Format, CheckpointError> {
     let path = || file.path().to_owned();
-    let extension = file
-        .path()
-        .extension()
-        .map(|extension| extension.to_string_lossy());
+    let extension = file.path().extension().map(|extension| extension.to_string_lossy());
     let expected = match extension.as_deref() {
         Some("safetensors") => Some(Format::Safetensors),
         Some("bin" | "pt" | "pth") => Some(Format::Pickle),
         _ => None,
     };
     match (expected, sniff(&file.start()?, limits)) {
-        (Some(expected), Ok(found)) if expected != found => Err(CheckpointError::WrongFormat {
-            path: path(),
-            expected,
-            found,
-        }),
+        (Some(expected), Ok(found)) if expected != found => {
+            Err(CheckpointError::WrongFormat { path: path(), expected, found })
+        }
         (_, Ok(found)) => Ok(found),
         // Its reader has more to say about what is wrong than "unknown".
         (Some(Format::Safetensors), Err(Impostor::Unknown | Impostor::Empty)) => {
             Ok(Format::Safetensors)
         }
-        (_, Err(found)) => Err(CheckpointError::NotWeights {
-            path: path(),
-            found,
-        }),
+        (_, Err(found)) => Err(CheckpointError::NotWeights { path: path(), found }),
     }
 }
 
@@ -325,14 +279,8 @@ pub(crate) fn sniff(start: &[u8], limits: &Limits) -> Result<Format, Impostor> {
         return Err(Impostor::LfsPointer);
     }
     let text = start.trim_ascii_start();
-    let tag = |name: &[u8]| {
-        text.get(..name.len())
-            .is_some_and(|t| t.eq_ignore_ascii_case(name))
-    };
-    if [&b"<!doctype"[..], b"<html", b"<head", b"<?xml"]
-        .into_iter()
-        .any(tag)
-    {
+    let tag = |name: &[u8]| text.get(..name.len()).is_some_and(|t| t.eq_ignore_ascii_case(name));
+    if [&b"<!doctype"[..], b"<html", b"<head", b"<?xml"].into_iter().any(tag) {
         return Err(Impostor::Html);
     }
     // A believable header length and the brace that opens the header.
@@ -346,11 +294,7 @@ pub(crate) fn sniff(start: &[u8], limits: &Limits) -> Result<Format, Impostor> {
         return Ok(Format::Pickle);
     }
     let is_tar = start.get(257..262) == Some(b"ustar");
-    if is_tar
-        || start
-            .get(2..)
-            .is_some_and(|rest| rest.starts_with(LEGACY_MAGIC))
-    {
+    if is_tar || start.get(2..).is_some_and(|rest| rest.starts_with(LEGACY_MAGIC)) {
         return Err(Impostor::LegacyTorch);
     }
     Err(Impostor::Unknown)
@@ -367,26 +311,15 @@ type Plan = BTreeMap<String, Vec<String>>;
 fn open_shards(dir: PathBuf, index: &str, limits: &Limits) -> Result<Found, CheckpointError> {
     let index_path = dir.join(index);
     stays_inside(&dir, &index_path)?;
-    let bad = |source| CheckpointError::Index {
-        path: index_path.clone(),
-        source,
-    };
+    let bad = |source| CheckpointError::Index { path: index_path.clone(), source };
     let plan = parse_index(&read_capped(&index_path, limits.json_bytes)?, limits).map_err(bad)?;
     for (shard, tensors) in &plan {
         if !exists(&dir.join(shard)) {
             let (tensor, others) = (tensors[0].clone(), tensors.len() - 1);
-            return Err(bad(IndexError::MissingShard {
-                shard: shard.clone(),
-                tensor,
-                others,
-            }));
+            return Err(bad(IndexError::MissingShard { shard: shard.clone(), tensor, others }));
         }
     }
-    let mut found = Found {
-        dir,
-        files: Vec::new(),
-        tensors: Vec::new(),
-    };
+    let mut found = Found { dir, files: Vec::new(), tensors: Vec::new() };
     let mut homes = BTreeMap::new();
     for (shard, listed) in &plan {
         let (file, tensors) = open_member(&found.dir, shard, limits)?;
@@ -440,25 +373,15 @@ fn check_shard(
     let (here, owned) = (shard.to_owned(), |name: &&str| (*name).to_owned());
     for name in &held {
         if let Some(first) = homes.insert(owned(name), here.clone()) {
-            return Err(IndexError::InTwoShards {
-                tensor: owned(name),
-                first,
-                second: here,
-            });
+            return Err(IndexError::InTwoShards { tensor: owned(name), first, second: here });
         }
     }
     if let Some(tensor) = expected.difference(&held).next() {
-        return Err(IndexError::NotInShard {
-            tensor: owned(tensor),
-            shard: here,
-        });
+        return Err(IndexError::NotInShard { tensor: owned(tensor), shard: here });
     }
     // A tensor that another shard is to hold is reported when that shard turns out to lack it.
     match held.difference(&expected).next() {
-        Some(tensor) => Err(IndexError::NotListed {
-            tensor: owned(tensor),
-            shard: here,
-        }),
+        Some(tensor) => Err(IndexError::NotListed { tensor: owned(tensor), shard: here }),
         None => Ok(()),
     }
 }
@@ -468,12 +391,7 @@ pub(crate) fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, Checkpoint
     let io = |source| CheckpointError::io(path, "read", source);
     let too_large = |value| {
         let (path, what) = (path.to_owned(), "file size");
-        CheckpointError::Limit {
-            path,
-            what,
-            value,
-            limit,
-        }
+        CheckpointError::Limit { path, what, value, limit }
     };
     let metadata = fs::metadata(path).map_err(io)?;
     require_regular(path, &metadata)?;
@@ -481,11 +399,7 @@ pub(crate) fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, Checkpoint
         return Err(too_large(metadata.len()));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .map_err(io)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
+    fs::File::open(path).map_err(io)?.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > limit {
         return Err(too_large(bytes.len() as u64));
     }

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::config::JanusConfig;
+
 pub use self::decode::{ImageLimits, Orientation, decode_image, load_image};
 pub use self::error::{
     ErrorKind, FileError, ImageConfigError, ImageError, ProcessorError, PromptError, TokenizerError,
@@ -97,6 +99,33 @@ impl Processor {
             style,
             context_length,
         })
+    }
+
+    /// As [`Processor::from_dir`], for the model in the same folder: what both say must agree, and
+    /// Janus-1.3B is told from Janus-Pro.
+    ///
+    /// # Errors
+    /// [`ProcessorError`] naming what disagrees.
+    pub fn for_model(dir: &Path, config: &JanusConfig) -> Result<Self, ProcessorError> {
+        let mut processor = Self::from_dir(dir)?;
+        processor.tokenizer.check_vocabulary(config.language.vocab_size)?;
+        for (what, ours, model) in [
+            ("image tokens", processor.num_image_tokens, config.image_tokens()),
+            ("pixels per side", processor.image.image_size, config.vision.image_size),
+        ] {
+            if ours != model {
+                return Err(ProcessorError::Config {
+                    path: dir.join("processor_config.json"),
+                    problem: format!("{ours} {what}, but config.json has {model}"),
+                });
+            }
+        }
+        if is_janus_1_3b(config, processor.tokenizer.special().pad) {
+            processor.style = ChatStyle::Janus1_3b;
+        }
+        let positions = config.language.max_position_embeddings;
+        processor.context_length = processor.context_length.min(positions);
+        Ok(processor)
     }
 
     /// Prepares a question: conversation, opened answer and pictures.
@@ -205,6 +234,13 @@ fn read_json(path: &Path) -> Result<Value, ProcessorError> {
     })
 }
 
+/// Janus-1.3B is the 1B network with the tokenizer that Janus-Pro only has at 7B. That tokenizer
+/// knows the role tokens, but the prompts of 1.3B spell the roles out.
+fn is_janus_1_3b(config: &JanusConfig, pad: u32) -> bool {
+    const PAD_OF_7B: u32 = 100_015;
+    config.language == JanusConfig::pro_1b().language && pad == PAD_OF_7B
+}
+
 /// `preprocessor_config.json`, or the part of `processor_config.json` that newer `transformers`
 /// writes in its place.
 fn image_config(dir: &Path, processor: &Value) -> Result<ImageProcessorConfig, ProcessorError> {
@@ -250,5 +286,17 @@ fn image_tokens(
     {
         Some(value) => read(path, "vision_config.num_image_tokens", value),
         None => Ok((image.image_size / DEFAULT_PATCH).pow(2)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_small_network_with_the_large_tokenizer_is_janus_1_3b() {
+        assert!(is_janus_1_3b(&JanusConfig::pro_1b(), 100_015));
+        assert!(!is_janus_1_3b(&JanusConfig::pro_1b(), 100_002));
+        assert!(!is_janus_1_3b(&JanusConfig::pro_7b(), 100_015));
     }
 }

@@ -109,20 +109,13 @@ pub(super) fn run<'a>(code: &'a [u8], limits: &Limits) -> Result<Program<'a>, Pi
         machine.step(opcode)?;
         let objects =
             machine.stack.len() + machine.nodes.len() + machine.memo.len() + machine.contained;
-        machine.within(
-            "number of objects",
-            objects as u64,
-            limits.pickle_objects as u64,
-        )?;
+        machine.within("number of objects", objects as u64, limits.pickle_objects as u64)?;
     }
     let root = machine.pop()?;
     if machine.at != code.len() {
         return Err(PickleError::Trailing { at: machine.at });
     }
-    Ok(Program {
-        nodes: machine.nodes,
-        root,
-    })
+    Ok(Program { nodes: machine.nodes, root })
 }
 
 impl<'a> Machine<'a, '_> {
@@ -152,16 +145,10 @@ impl<'a> Machine<'a, '_> {
             b'R' => self.reduce()?,
             b'b' => self.build()?,
             b'i' | b'o' | 0x81 | 0x92 | 0x82..=0x84 | b'P' => {
-                return Err(PickleError::ForbiddenOpcode {
-                    opcode: name(opcode),
-                    at: self.start,
-                });
+                return Err(PickleError::ForbiddenOpcode { opcode: name(opcode), at: self.start });
             }
             _ => {
-                return Err(PickleError::UnknownOpcode {
-                    opcode,
-                    at: self.start,
-                });
+                return Err(PickleError::UnknownOpcode { opcode, at: self.start });
             }
         }
         Ok(())
@@ -183,11 +170,7 @@ impl<'a> Machine<'a, '_> {
 
     /// An unsigned little-endian number of `width` ≤ 8 bytes.
     fn unsigned(&mut self, width: usize) -> Result<u64, PickleError> {
-        Ok(self
-            .take(width)?
-            .iter()
-            .rev()
-            .fold(0, |number, &byte| number << 8 | u64::from(byte)))
+        Ok(self.take(width)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
     fn sized(&mut self, width: usize) -> Result<&'a [u8], PickleError> {
@@ -207,11 +190,7 @@ impl<'a> Machine<'a, '_> {
 
     fn protocol(&mut self) -> Result<(), PickleError> {
         let version = self.byte()?;
-        if version > 5 {
-            Err(self.bad("an unknown protocol version"))
-        } else {
-            Ok(())
-        }
+        if version > 5 { Err(self.bad("an unknown protocol version")) } else { Ok(()) }
     }
 
     fn number(&mut self, opcode: u8) -> Result<(), PickleError> {
@@ -251,29 +230,18 @@ impl<'a> Machine<'a, '_> {
 
     fn mark(&mut self) -> Result<(), PickleError> {
         self.marks.push(self.stack.len());
-        self.within(
-            "nesting",
-            self.marks.len() as u64,
-            self.limits.pickle_depth as u64,
-        )
+        self.within("nesting", self.marks.len() as u64, self.limits.pickle_depth as u64)
     }
 
     /// Takes the top value; those below an open MARK are out of reach.
     fn pop(&mut self) -> Result<Value<'a>, PickleError> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        let value = if self.stack.len() > floor {
-            self.stack.pop()
-        } else {
-            None
-        };
+        let value = if self.stack.len() > floor { self.stack.pop() } else { None };
         value.ok_or(PickleError::StackUnderflow { at: self.start })
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Value<'a>>, PickleError> {
-        let height = self
-            .marks
-            .pop()
-            .ok_or(PickleError::StackUnderflow { at: self.start })?;
+        let height = self.marks.pop().ok_or(PickleError::StackUnderflow { at: self.start })?;
         Ok(self.stack.split_off(height))
     }
 
@@ -292,39 +260,26 @@ impl<'a> Machine<'a, '_> {
     fn memo_get(&mut self, opcode: u8) -> Result<(), PickleError> {
         let index = self.unsigned(if opcode == b'h' { 1 } else { 4 })?;
         let value = self.memo.get(&index).copied();
-        self.stack.push(value.ok_or(PickleError::UnknownMemo {
-            index,
-            at: self.start,
-        })?);
+        self.stack.push(value.ok_or(PickleError::UnknownMemo { index, at: self.start })?);
         Ok(())
     }
 
     // --- containers ---
 
     fn depth(&self, value: Value<'a>) -> usize {
-        if let Value::Node(index) = value {
-            self.depths[index]
-        } else {
-            0
-        }
+        if let Value::Node(index) = value { self.depths[index] } else { 0 }
     }
 
     fn deepest(&self, values: &[Value<'a>]) -> usize {
-        values
-            .iter()
-            .map(|&value| self.depth(value))
-            .max()
-            .unwrap_or(0)
+        values.iter().map(|&value| self.depth(value)).max().unwrap_or(0)
     }
 
     fn new_node(&mut self, node: Node<'a>) -> Result<usize, PickleError> {
         let inner = match &node {
             Node::Tuple(items) | Node::List(items) => self.deepest(items),
-            Node::Dict(items) => items
-                .iter()
-                .map(|&(_, value)| self.depth(value))
-                .max()
-                .unwrap_or(0),
+            Node::Dict(items) => {
+                items.iter().map(|&(_, value)| self.depth(value)).max().unwrap_or(0)
+            }
             Node::Storage { .. } | Node::Tensor { .. } => 0,
         };
         self.within("nesting", inner as u64 + 1, self.limits.pickle_depth as u64)?;
@@ -385,11 +340,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn append(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let items = if opcode == b'a' {
-            vec![self.pop()?]
-        } else {
-            self.pop_mark()?
-        };
+        let items = if opcode == b'a' { vec![self.pop()?] } else { self.pop_mark()? };
         let inner = self.deepest(&items);
         self.contained += items.len();
         match self.container(inner)? {
@@ -458,11 +409,7 @@ impl<'a> Machine<'a, '_> {
                     Value::Text(_device),
                     Value::Int(elements),
                 ],
-            ) => Node::Storage {
-                storage_type,
-                key,
-                elements,
-            },
+            ) => Node::Storage { storage_type, key, elements },
             _ => return Err(self.bad("a persistent id that is no tensor storage")),
         };
         self.push_node(node)
@@ -471,10 +418,7 @@ impl<'a> Machine<'a, '_> {
     fn reduce(&mut self) -> Result<(), PickleError> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
         let Value::Global(callable) = callable else {
-            return Err(PickleError::ForbiddenCall {
-                what: "REDUCE",
-                at: self.start,
-            });
+            return Err(PickleError::ForbiddenCall { what: "REDUCE", at: self.start });
         };
         let Some(arguments) = self.tuple(arguments) else {
             return Err(self.bad("call arguments that are no tuple"));
@@ -494,12 +438,7 @@ impl<'a> Machine<'a, '_> {
                     ..,
                 ],
             ) if arguments.len() <= 7 && matches!(self.nodes[storage], Node::Storage { .. }) => {
-                self.push_node(Node::Tensor {
-                    storage,
-                    offset,
-                    size,
-                    stride,
-                })
+                self.push_node(Node::Tensor { storage, offset, size, stride })
             }
             // `(tensor, requires_grad, hooks)`: a parameter is its tensor.
             (Global::RebuildParameter, &[Value::Node(tensor), _, _])
@@ -508,10 +447,9 @@ impl<'a> Machine<'a, '_> {
                 self.stack.push(Value::Node(tensor));
                 Ok(())
             }
-            (Global::Storage(_), _) => Err(PickleError::ForbiddenCall {
-                what: "REDUCE",
-                at: self.start,
-            }),
+            (Global::Storage(_), _) => {
+                Err(PickleError::ForbiddenCall { what: "REDUCE", at: self.start })
+            }
             _ => Err(self.bad("wrong arguments for a call")),
         }
     }
@@ -528,31 +466,21 @@ impl<'a> Machine<'a, '_> {
         if is_dict(target) && is_dict(state) {
             Ok(())
         } else {
-            Err(PickleError::ForbiddenCall {
-                what: "BUILD",
-                at: self.start,
-            })
+            Err(PickleError::ForbiddenCall { what: "BUILD", at: self.start })
         }
     }
 
     // --- errors ---
 
     fn bad(&self, what: &'static str) -> PickleError {
-        PickleError::BadValue {
-            what,
-            at: self.start,
-        }
+        PickleError::BadValue { what, at: self.start }
     }
 
     fn within(&self, what: &'static str, value: u64, limit: u64) -> Result<(), PickleError> {
         if value <= limit {
             return Ok(());
         }
-        Err(PickleError::Limit {
-            what,
-            limit,
-            at: self.start,
-        })
+        Err(PickleError::Limit { what, limit, at: self.start })
     }
 }
 

@@ -209,14 +209,8 @@ impl PickleError {
 /// # Errors
 /// [`CheckpointError::Archive`] or [`CheckpointError::Pickle`].
 pub(crate) fn read(file: &MappedFile, limits: &Limits) -> Result<Vec<LazyTensor>, CheckpointError> {
-    let archive = |source| CheckpointError::Archive {
-        path: file.path().to_owned(),
-        source,
-    };
-    let refused = |source| CheckpointError::Pickle {
-        path: file.path().to_owned(),
-        source,
-    };
+    let archive = |source| CheckpointError::Archive { path: file.path().to_owned(), source };
+    let refused = |source| CheckpointError::Pickle { path: file.path().to_owned(), source };
     let io = |source| CheckpointError::io(file.path(), "read", source);
     let entries = zip::directory(file, limits).map_err(archive)?;
     let parts = Parts::find(entries).map_err(refused)?;
@@ -225,17 +219,10 @@ pub(crate) fn read(file: &MappedFile, limits: &Limits) -> Result<Vec<LazyTensor>
     if length > limits.pickle_bytes {
         let (what, limit) = ("size of data.pkl", limits.pickle_bytes);
         let path = file.path().to_owned();
-        return Err(CheckpointError::Limit {
-            path,
-            what,
-            value: length,
-            limit,
-        });
+        return Err(CheckpointError::Limit { path, what, value: length, limit });
     }
     if let Some(range) = parts.byte_order {
-        let order = file
-            .read(range.start..range.end.min(range.start + 16))
-            .map_err(io)?;
+        let order = file.read(range.start..range.end.min(range.start + 16)).map_err(io)?;
         if order != b"little" {
             let order = String::from_utf8_lossy(&order).into_owned();
             return Err(refused(PickleError::ByteOrder { order }));
@@ -258,21 +245,13 @@ impl Parts {
     /// Sorts entries into roles; all of them live under one folder, whose name is free.
     fn find(entries: Vec<zip::Entry>) -> Result<Self, PickleError> {
         let is_pickle = |entry: &&zip::Entry| {
-            entry
-                .name
-                .split_once('/')
-                .map_or(entry.name.as_str(), |(_, name)| name)
-                == "data.pkl"
+            entry.name.split_once('/').map_or(entry.name.as_str(), |(_, name)| name) == "data.pkl"
         };
         let found: Vec<_> = entries.iter().filter(is_pickle).collect();
         let [pickle] = found.as_slice() else {
             return Err(PickleError::NoPickle { found: found.len() });
         };
-        let folder = pickle
-            .name
-            .strip_suffix("data.pkl")
-            .unwrap_or_default()
-            .to_owned();
+        let folder = pickle.name.strip_suffix("data.pkl").unwrap_or_default().to_owned();
         let pickle = pickle.data.clone();
         let mut byte_order = None;
         let mut storages = HashMap::new();
@@ -286,10 +265,6 @@ impl Parts {
                 None => {}
             }
         }
-        Ok(Self {
-            pickle,
-            byte_order,
-            storages,
-        })
+        Ok(Self { pickle, byte_order, storages })
     }
 }

@@ -46,11 +46,7 @@ pub(super) fn tensors(
     };
     if items.len() > limits.tensors {
         let limit = limits.tensors as u64;
-        return Err(PickleError::Limit {
-            what: "number of tensors",
-            limit,
-            at: 0,
-        });
+        return Err(PickleError::Limit { what: "number of tensors", limit, at: 0 });
     }
     let mut seen = std::collections::HashSet::new();
     let mut tensors = Vec::with_capacity(items.len());
@@ -60,30 +56,17 @@ pub(super) fn tensors(
         };
         if name.len() > limits.name_bytes {
             let (bytes, limit) = (name.len(), limits.name_bytes);
-            return Err(PickleError::NameTooLong {
-                name: (*name).to_owned(),
-                bytes,
-                limit,
-            });
+            return Err(PickleError::NameTooLong { name: (*name).to_owned(), bytes, limit });
         }
         if !seen.insert(name) {
-            return Err(PickleError::DuplicateKey {
-                key: (*name).to_owned(),
-            });
+            return Err(PickleError::DuplicateKey { key: (*name).to_owned() });
         }
         let Value::Node(node) = value else {
-            return Err(PickleError::NotATensor {
-                key: (*name).to_owned(),
-            });
+            return Err(PickleError::NotATensor { key: (*name).to_owned() });
         };
         let view = view(program, *node, storages, limits)
-            .ok_or_else(|| PickleError::NotATensor {
-                key: (*name).to_owned(),
-            })?
-            .map_err(|problem| PickleError::BadView {
-                tensor: (*name).to_owned(),
-                problem,
-            })?;
+            .ok_or_else(|| PickleError::NotATensor { key: (*name).to_owned() })?
+            .map_err(|problem| PickleError::BadView { tensor: (*name).to_owned(), problem })?;
         tensors.push(lazy_view(file, (*name).to_owned(), view));
     }
     Ok(tensors)
@@ -96,27 +79,15 @@ fn view(
     storages: &HashMap<String, Range<u64>>,
     limits: &Limits,
 ) -> Option<Result<View, ViewProblem>> {
-    let Node::Tensor {
-        storage,
-        offset,
-        size,
-        stride,
-    } = &program.nodes[node]
-    else {
+    let Node::Tensor { storage, offset, size, stride } = &program.nodes[node] else {
         return None;
     };
-    let Node::Storage {
-        storage_type,
-        key,
-        elements,
-    } = &program.nodes[*storage]
-    else {
+    let Node::Storage { storage_type, key, elements } = &program.nodes[*storage] else {
         return None;
     };
     let check = || {
-        let dtype = dtype(storage_type).ok_or_else(|| ViewProblem::UnsupportedDtype {
-            dtype: (*storage_type).to_owned(),
-        })?;
+        let dtype = dtype(storage_type)
+            .ok_or_else(|| ViewProblem::UnsupportedDtype { dtype: (*storage_type).to_owned() })?;
         let size = numbers(program, *size)?;
         let stride = numbers(program, *stride)?;
         if size.len() != stride.len() || size.len() > limits.rank {
@@ -126,9 +97,7 @@ fn view(
         }
         let place = storages
             .get(*key)
-            .ok_or_else(|| ViewProblem::MissingStorage {
-                key: (*key).to_owned(),
-            })?;
+            .ok_or_else(|| ViewProblem::MissingStorage { key: (*key).to_owned() })?;
         let offset = usize::try_from(*offset)
             .map_err(|_| ViewProblem::BadGeometry("negative storage offset"))?;
         let held = ((place.end - place.start) / dtype.size() as u64) as usize;
@@ -145,12 +114,7 @@ fn view(
             return Err(ViewProblem::StorageTooSmall { needed, held });
         }
         let at = |element: usize| place.start as usize + element * dtype.size();
-        Ok(View {
-            dtype,
-            size,
-            stride,
-            bytes: at(extent.start)..at(extent.end),
-        })
+        Ok(View { dtype, size, stride, bytes: at(extent.start)..at(extent.end) })
     };
     Some(check())
 }
@@ -165,9 +129,7 @@ fn extent(offset: usize, size: &[usize], stride: &[usize]) -> Result<Range<usize
     let mut last = offset;
     for (&size, &stride) in size.iter().zip(stride) {
         if stride == 0 && size > 1 {
-            return Err(ViewProblem::BadGeometry(
-                "stride 0: one element stands for many",
-            ));
+            return Err(ViewProblem::BadGeometry("stride 0: one element stands for many"));
         }
         let reach = (size - 1).checked_mul(stride).ok_or(OVERFLOW)?;
         last = last.checked_add(reach).ok_or(OVERFLOW)?;
@@ -175,9 +137,7 @@ fn extent(offset: usize, size: &[usize], stride: &[usize]) -> Result<Range<usize
     let end = last.checked_add(1).ok_or(OVERFLOW)?;
     // Overlapping strides could still make a small storage fill a huge tensor.
     if count > end - offset {
-        return Err(ViewProblem::BadGeometry(
-            "strides that use an element twice",
-        ));
+        return Err(ViewProblem::BadGeometry("strides that use an element twice"));
     }
     Ok(offset..end)
 }

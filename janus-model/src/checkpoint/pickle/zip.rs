@@ -73,10 +73,7 @@ pub enum ZipError {
         entry: String,
     },
     /// A compressed entry; `torch.save` writes none.
-    #[error(
-        "entry {} is compressed (method {method}); torch.save only stores",
-        shown(entry)
-    )]
+    #[error("entry {} is compressed (method {method}); torch.save only stores", shown(entry))]
     Compressed {
         /// The name.
         entry: String,
@@ -120,11 +117,7 @@ pub(crate) fn directory<R: ReadAt + ?Sized>(
     let directory = find_directory(source)?;
     let bytes = directory.range.end - directory.range.start;
     check_limit("zip directory size", bytes, limits.zip_directory_bytes)?;
-    check_limit(
-        "number of zip entries",
-        directory.entries,
-        limits.tensors as u64,
-    )?;
+    check_limit("number of zip entries", directory.entries, limits.tensors as u64)?;
     if directory.entries.saturating_mul(CENTRAL_BYTES as u64) > bytes {
         return Err(ZipError::BadDirectory("more entries than fit"));
     }
@@ -142,29 +135,19 @@ pub(crate) fn directory<R: ReadAt + ?Sized>(
     for pair in entries.windows(2) {
         if pair[0].1.data.end > pair[1].0 {
             let entry = pair[1].1.name.clone();
-            return Err(ZipError::BadEntry {
-                entry,
-                problem: "overlaps another entry",
-            });
+            return Err(ZipError::BadEntry { entry, problem: "overlaps another entry" });
         }
     }
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
 fn check_limit(what: &'static str, value: u64, limit: u64) -> Result<(), ZipError> {
-    if value > limit {
-        Err(ZipError::Limit { what, value, limit })
-    } else {
-        Ok(())
-    }
+    if value > limit { Err(ZipError::Limit { what, value, limit }) } else { Ok(()) }
 }
 
 /// Reads the end record, which must be the last thing in the file, and its zip64 form if present.
 fn find_directory<R: ReadAt + ?Sized>(source: &R) -> Result<Directory, ZipError> {
-    let end_at = source
-        .len()
-        .checked_sub(END_BYTES)
-        .ok_or(ZipError::NoDirectory)?;
+    let end_at = source.len().checked_sub(END_BYTES).ok_or(ZipError::NoDirectory)?;
     let end = source.read(end_at..source.len())?;
     if u32_at(&end, 0) != Some(END_MAGIC) || u16_at(&end, 20) != Some(0) {
         return Err(ZipError::NoDirectory);
@@ -180,12 +163,7 @@ fn find_directory<R: ReadAt + ?Sized>(source: &R) -> Result<Directory, ZipError>
     if disks != (0, 0) || entries.0 != entries.1 {
         return Err(ZipError::BadDirectory("split over several disks"));
     }
-    place(
-        u64::from(entries.1),
-        u64::from(size),
-        u64::from(offset),
-        end_at,
-    )
+    place(u64::from(entries.1), u64::from(size), u64::from(offset), end_at)
 }
 
 /// Follows the zip64 locator that stands right before the end record.
@@ -197,10 +175,7 @@ fn find_directory64<R: ReadAt + ?Sized>(source: &R, end_at: u64) -> Result<Direc
         return Err(LYING);
     }
     let end64_at = u64_at(&locator, 8).ok_or(LYING)?;
-    if end64_at
-        .checked_add(END64_BYTES)
-        .is_none_or(|end| end > locator_at)
-    {
+    if end64_at.checked_add(END64_BYTES).is_none_or(|end| end > locator_at) {
         return Err(LYING);
     }
     let end64 = source.read(end64_at..end64_at + END64_BYTES)?;
@@ -214,14 +189,9 @@ fn find_directory64<R: ReadAt + ?Sized>(source: &R, end_at: u64) -> Result<Direc
 /// The directory must end exactly where the end records begin.
 fn place(entries: u64, size: u64, offset: u64, end: u64) -> Result<Directory, ZipError> {
     if offset.checked_add(size) != Some(end) {
-        return Err(ZipError::BadDirectory(
-            "its end is not where the end record starts",
-        ));
+        return Err(ZipError::BadDirectory("its end is not where the end record starts"));
     }
-    Ok(Directory {
-        entries,
-        range: offset..end,
-    })
+    Ok(Directory { entries, range: offset..end })
 }
 
 fn read_records(central: &[u8], count: u64) -> Result<Vec<Record>, ZipError> {
@@ -261,33 +231,16 @@ fn read_record(bytes: &[u8]) -> Result<(Record, usize), ZipError> {
         return Err(ZipError::Encrypted { entry: name });
     }
     if method != 0 {
-        return Err(ZipError::Compressed {
-            entry: name,
-            method,
-        });
+        return Err(ZipError::Compressed { entry: name, method });
     }
     let sizes = [field32(24), field32(20), field32(42)];
     let Some([size, packed, local]) = widen(sizes, extra) else {
-        return Err(ZipError::BadEntry {
-            entry: name,
-            problem: "bad zip64 sizes",
-        });
+        return Err(ZipError::BadEntry { entry: name, problem: "bad zip64 sizes" });
     };
     if size != packed {
-        return Err(ZipError::BadEntry {
-            entry: name,
-            problem: "stored, but of two sizes",
-        });
+        return Err(ZipError::BadEntry { entry: name, problem: "stored, but of two sizes" });
     }
-    Ok((
-        Record {
-            name,
-            flags,
-            size,
-            local,
-        },
-        used,
-    ))
+    Ok((Record { name, flags, size, local }, used))
 }
 
 /// Replaces every field that reads "all ones" by its 64-bit value from the extra field.
@@ -324,14 +277,8 @@ fn safe_name(bytes: &[u8]) -> Result<String, ZipError> {
 
 /// Finds an entry's data behind its local header, after comparing the two headers.
 fn locate<R: ReadAt + ?Sized>(source: &R, record: Record, limit: u64) -> Result<Entry, ZipError> {
-    let bad = |problem| ZipError::BadEntry {
-        entry: record.name.clone(),
-        problem,
-    };
-    let name_at = record
-        .local
-        .checked_add(LOCAL_BYTES)
-        .ok_or(bad("outside the file"))?;
+    let bad = |problem| ZipError::BadEntry { entry: record.name.clone(), problem };
+    let name_at = record.local.checked_add(LOCAL_BYTES).ok_or(bad("outside the file"))?;
     let name_end = name_at.saturating_add(record.name.len() as u64);
     if name_end > limit {
         return Err(bad("outside the file"));
@@ -353,10 +300,7 @@ fn locate<R: ReadAt + ?Sized>(source: &R, record: Record, limit: u64) -> Result<
     let start = name_end + u64::from(field16(28));
     let end = start.checked_add(record.size).filter(|&end| end <= limit);
     let end = end.ok_or(bad("its data ends outside the file"))?;
-    Ok(Entry {
-        name: record.name,
-        data: start..end,
-    })
+    Ok(Entry { name: record.name, data: start..end })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
