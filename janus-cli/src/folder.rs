@@ -11,6 +11,7 @@ use crate::device;
 use crate::report::Failure;
 
 const HEAD: &str = "language_model.lm_head.weight";
+const TABLE: &str = "language_model.model.embed_tokens.weight";
 
 /// What a folder holds.
 pub struct Folder {
@@ -39,6 +40,20 @@ impl Folder {
         }
         let mismatch = Mismatch::check(&expected, &canonical.tensors).err();
         Ok(Self { checkpoint, config, dialect, canonical, mismatch })
+    }
+
+    /// What the differences suggest, if there are any.
+    pub fn hint(&self) -> Option<String> {
+        let mismatch = self.mismatch.as_deref()?;
+        let width = |shape: &[usize]| shape.last().copied();
+        let table = mismatch.shape.iter().find(|difference| difference.name == TABLE);
+        match table.map(|table| (width(&table.expected), width(&table.found))) {
+            Some((Some(says), Some(has))) if says != has => Some(format!(
+                "config.json says width {says}, the weights have width {has}: they belong to a \
+                 Janus of another size"
+            )),
+            _ => mismatch.hint(),
+        }
     }
 
     /// The tokenizer, if the folder has one.

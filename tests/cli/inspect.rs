@@ -152,7 +152,11 @@ fn a_config_of_another_size_is_noticed() {
     std::fs::copy(other, folder.path().join("model/config.json")).unwrap();
     let ran = run(folder.path(), &["inspect", "model"]);
     assert_eq!(ran.code, 1, "{ran}");
-    assert!(ran.stdout.contains("model expects [640, 48], file has [640, 64]"), "{ran}");
+    let hint = "config.json says width 48, the weights have width 64";
+    assert!(ran.stdout.contains(hint), "{ran}");
+    let converted = run(folder.path(), &["convert", "model", "out", "--names", "hf"]);
+    assert_eq!(converted.code, 78, "{converted}");
+    assert!(converted.stderr.contains(hint), "{converted}");
 }
 
 #[test]

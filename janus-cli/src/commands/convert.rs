@@ -23,8 +23,9 @@ use crate::units::{count, plural, size, torch_name};
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     let target = Target::check(&args.src, &args.dst, args.force)?;
     let folder = Folder::open(&args.src, &args.limits.limits())?;
-    if let Some(mismatch) = folder.mismatch {
-        return Err(CheckpointError::Mismatch(mismatch).into());
+    if let Some(mismatch) = folder.mismatch.clone() {
+        let failure = Failure::from(CheckpointError::Mismatch(mismatch));
+        return Err(folder.hint().into_iter().fold(failure, Failure::hint));
     }
     let companions = Companions::read(&folder.checkpoint.dir, &folder.config)?;
     let (tensors, left_out) = tensors(&folder, args.names);

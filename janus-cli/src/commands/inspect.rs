@@ -186,7 +186,7 @@ fn as_json(args: &InspectArgs, folder: &Folder, findings: &Findings) -> Value {
         "components": components_json(&folder.components()),
         "dropped": dropped,
         "missing": named(&mismatch.missing), "unused": named(&mismatch.unused),
-        "mis_shaped": shapes, "hint": folder.mismatch.as_ref().and_then(|m| m.hint()),
+        "mis_shaped": shapes, "hint": folder.hint(),
         "config": config_json(&folder.config),
         "tokens": findings.tokenizer.as_ref().ok().and_then(|ids| ids.as_ref()).map(tokens_json),
         "tokenizer_problem": findings.tokenizer.as_ref().err(),
@@ -315,7 +315,7 @@ fn as_text(args: &InspectArgs, folder: &Folder, findings: &Findings) -> String {
     match &folder.mismatch {
         None => lines
             .add("weights", "complete: every tensor the model needs, in its shape, and no other"),
-        Some(mismatch) => mismatch_lines(&mut lines, mismatch),
+        Some(mismatch) => mismatch_lines(&mut lines, mismatch, folder.hint()),
     }
     lines.0
 }
@@ -424,9 +424,9 @@ fn official_lines(lines: &mut Lines, official: &Official) {
     }
 }
 
-fn mismatch_lines(lines: &mut Lines, mismatch: &Mismatch) {
+fn mismatch_lines(lines: &mut Lines, mismatch: &Mismatch, hint: Option<String>) {
     lines.add("weights", mismatch.to_string());
-    if let Some(hint) = mismatch.hint() {
+    if let Some(hint) = hint {
         lines.add("hint", hint);
     }
 }
