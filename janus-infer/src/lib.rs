@@ -1,1 +1,46 @@
-//! Janus-Pro: infer.
+//! Janus-Pro inference: how tokens are chosen, and in what order the model is called.
+//!
+//! ```text
+//! question, pictures ─ processor ─► ids, pixels ─► Prompt ─┐           ┌─► TextStream ─► text
+//!                                            chat::Writing ─┴─ ids [B] ─┘
+//! prompt ─ processor ─► ids ─► ImageRequest ─► generate::Drawing ─► codes ─ pixels ─► pictures
+//! ```
+//! Decoding is built in floors, each usable without the one above:
+//!
+//! 1. [`sampling`]: one pure choice, logits to an index; [`guidance`]: two rows to one;
+//! 2. `decoder`: one step of the language model with its cache; `padding`: unequal prompts;
+//! 3. [`generate`] and [`chat`]: the two loops. [`Drawing`] and [`Writing`] are their state, fresh
+//!    per request: call `step` yourself, or let [`draw`] and [`write`] do it with a callback that
+//!    can break off;
+//! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
+//!    [`engine`]: folder and words in, pictures and text out.
+//!
+//! Letters in shapes: B batch, T tokens, D width, V vocabulary, C codes, N pictures, R rows of the
+//! language model's batch (N, or 2N under guidance).
+//!
+//! What holds everywhere: chance is a pure function of (seed, stream, step); logits reach the host
+//! once per step, as f32; a cache never grows; nothing prints.
+//!
+//! Not here: weights' names and files' formats (`janus-model`), choosing a device, HTTP, terminals
+//! (`janus-cli`).
+
+pub mod chat;
+mod decoder;
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod guidance;
+pub mod memory;
+mod padding;
+pub mod sampling;
+pub mod stream;
+
+pub use chat::{Answer, FinishReason, NewToken, Prompt, TextRequest, Writing, write};
+pub use engine::{
+    AskOptions, Chat, DrawOptions, DrawProgress, Engine, Gallery, Picture, Question, Reply,
+};
+pub use error::InferError;
+pub use generate::{Drawing, Drawn, ImageRequest, ImageSpec, Progress, draw};
+pub use guidance::Guidance;
+pub use sampling::{Sampler, Sampling};
+pub use stream::TextStream;

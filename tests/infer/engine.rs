@@ -1,0 +1,190 @@
+//! Folder and words in, text and pictures out.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+use janus_infer::{
+    AskOptions, DrawOptions, Engine, FinishReason, Guidance, Picture, Reply, Sampling,
+};
+use janus_model::processor::{Conversation, Message, RgbImage8};
+use janus_model::{LoadOptions, Parts};
+
+use crate::common::{Expected, fixture};
+
+fn engine() -> Engine {
+    let options = LoadOptions::default();
+    Engine::load(&fixture("tiny-pro/original"), &Device::flex(), &options).expect("a model").0
+}
+
+fn picture(number: usize) -> RgbImage8 {
+    let (shape, bytes) = Expected::of("tiny-pro").bytes(&format!("image.source.{number}"));
+    RgbImage8::new(shape[1], shape[0], bytes).expect("a picture")
+}
+
+fn question(text: &str, images: std::ops::Range<usize>) -> Conversation {
+    Conversation::new(vec![Message::user_with_images(images, text)])
+}
+
+fn short() -> AskOptions {
+    AskOptions { max_new_tokens: 24, ..AskOptions::default() }
+}
+
+fn ask(engine: &Engine, conversation: &Conversation, images: &[RgbImage8]) -> Reply {
+    engine.ask((conversation, images), &short(), |_| ControlFlow::Continue(())).expect("a reply")
+}
+
+#[test]
+fn a_question_about_a_picture_is_answered_as_in_pytorch() {
+    let engine = engine();
+    let mut heard = String::new();
+    let reply = engine.ask(
+        (&question("What is in this picture?", 0..1), &[picture(0)]),
+        &short(),
+        |text| {
+            heard.push_str(text);
+            ControlFlow::Continue(())
+        },
+    );
+    let reply = reply.expect("a reply");
+    let expected = &Expected::of("tiny-pro").ids("greedy.ids")[0];
+    // The fixture never stops.
+    let eos = engine.processor().tokenizer.special().eos as i32;
+    let end = expected.iter().position(|id| *id == eos).unwrap_or(expected.len());
+    assert_eq!(reply.ids, expected[..end]);
+    assert_eq!(heard, reply.text);
+    assert_eq!(reply.prompt_tokens, 213);
+    let ids: Vec<u32> = reply.ids.iter().map(|id| *id as u32).collect();
+    assert_eq!(reply.text, engine.processor().tokenizer.decode(&ids, true).expect("known ids"));
+}
+
+#[test]
+fn questions_are_answered_alike_one_by_one_and_together() {
+    let engine = engine();
+    let images = [picture(0), picture(1)];
+    let (one, two) = (question("Which colours?", 0..2), question("Hello", 0..0));
+    let together = engine
+        .ask_batch(&[(&one, &images), (&two, &[])], &short(), |_, _| ControlFlow::Continue(()))
+        .expect("replies");
+    assert_eq!(together, [ask(&engine, &one, &images), ask(&engine, &two, &[])]);
+}
+
+#[test]
+fn a_stop_string_ends_the_answer() {
+    let engine = engine();
+    let question = question("Hello", 0..0);
+    let free = ask(&engine, &question, &[]);
+    let characters: Vec<char> = free.text.chars().collect();
+    let stop: String = characters[characters.len() / 2..].iter().take(3).collect();
+    let options = AskOptions { stop: vec![stop.clone()], ..short() };
+    let reply = engine.ask((&question, &[]), &options, |_| ControlFlow::Continue(()));
+    let reply = reply.expect("a reply");
+    let end = free.text.find(&stop).expect("part of the text");
+    assert_eq!((reply.text.as_str(), reply.finish), (&free.text[..end], FinishReason::Stop));
+    assert!(reply.ids.len() < free.ids.len());
+}
+
+#[test]
+fn a_listener_can_break_off() {
+    let engine = engine();
+    let mut calls = 0;
+    let reply = engine.ask((&question("Hello", 0..0), &[]), &short(), |_| {
+        calls += 1;
+        ControlFlow::Break(())
+    });
+    let reply = reply.expect("a reply");
+    assert_eq!((calls, reply.finish), (1, FinishReason::Cancelled));
+}
+
+#[test]
+fn a_chat_reads_only_what_is_new_and_answers_the_same() {
+    let engine = engine();
+    let images = [picture(0), picture(1)];
+    let mut chat = engine.chat();
+    let mut conversation = question("What is this?", 0..1);
+    let go_on = |_: &str| ControlFlow::Continue(());
+    let first = chat.ask((&conversation, &images[..1]), &short(), go_on).expect("a reply");
+    assert_eq!(first, ask(&engine, &conversation, &images[..1]));
+
+    conversation.messages.push(Message::assistant(first.text));
+    conversation.messages.push(Message::user_with_images(1..2, "And this?"));
+    let second = chat.ask((&conversation, &images), &short(), go_on).expect("a reply");
+    let fresh = ask(&engine, &conversation, &images);
+    assert_eq!((&second.ids, &second.text), (&fresh.ids, &fresh.text));
+    // The first question, with its picture, at least.
+    assert!(second.cached_tokens >= 150, "{}", second.cached_tokens);
+    assert!(second.cached_tokens < second.prompt_tokens);
+
+    // The same words about another picture have nothing in common with it.
+    let swapped = [picture(1), picture(0)];
+    let other = chat.ask((&conversation, &swapped), &short(), go_on).expect("a reply");
+    assert_eq!(other.cached_tokens, 0);
+    assert_eq!(other.ids, ask(&engine, &conversation, &swapped).ids);
+
+    // A turn taken back.
+    conversation.messages.truncate(1);
+    let again = chat.ask((&conversation, &swapped[..1]), &short(), go_on).expect("a reply");
+    assert_eq!(again.ids, ask(&engine, &conversation, &swapped[..1]).ids);
+}
+
+fn draw(engine: &Engine, prompts: &[&str], options: &DrawOptions) -> Vec<Picture> {
+    let prompts: Vec<String> = prompts.iter().map(|p| (*p).to_owned()).collect();
+    let gallery = engine.generate(&prompts, options, |_| ControlFlow::Continue(()));
+    let gallery = gallery.expect("pictures");
+    assert!(gallery.complete);
+    gallery.pictures
+}
+
+#[test]
+fn pictures_do_not_depend_on_how_many_are_drawn_at_once() {
+    let engine = engine();
+    let options = DrawOptions { seed: 11, count: 2, at_once: 1, ..DrawOptions::default() };
+    let prompts = ["a cat", "a very long story about a dog in a boat"];
+    let one_by_one = draw(&engine, &prompts, &options);
+    let together = draw(&engine, &prompts, &DrawOptions { at_once: 3, ..options.clone() });
+    let keys = |pictures: &[Picture]| {
+        pictures.iter().map(|p| (p.prompt, p.sampler.stream, p.codes.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&one_by_one), keys(&together));
+    assert_eq!(one_by_one.iter().map(|p| p.prompt).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    let second = DrawOptions { first: 1, count: 1, ..options };
+    assert_eq!(keys(&draw(&engine, &prompts[..1], &second)), keys(&one_by_one[1..2]));
+    assert_eq!((one_by_one[0].image.width(), one_by_one[0].image.height()), (96, 96));
+}
+
+#[test]
+fn finished_pictures_survive_a_break() {
+    let engine = engine();
+    let options = DrawOptions {
+        count: 3,
+        at_once: 1,
+        guidance: Guidance { weight: 1.0 },
+        sampling: Sampling::default(),
+        ..DrawOptions::default()
+    };
+    let gallery = engine.generate(&["a cat".to_owned()], &options, |progress| {
+        assert_eq!(progress.pictures, 3);
+        let enough = progress.finished == 1 && progress.step.done == 2;
+        if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let gallery = gallery.expect("one picture");
+    assert_eq!((gallery.pictures.len(), gallery.complete), (1, false));
+}
+
+#[test]
+fn half_a_model_does_its_half() {
+    let path = fixture("tiny-pro/original");
+    let load = |parts| {
+        let options = LoadOptions { parts, ..LoadOptions::default() };
+        Engine::load(&path, &Device::flex(), &options).expect("half a model").0
+    };
+    let (reader, painter) = (load(Parts::Understanding), load(Parts::Generation));
+    let options = DrawOptions::default();
+    let question = question("Hello", 0..0);
+    let whole = engine();
+    assert_eq!(ask(&reader, &question, &[]), ask(&whole, &question, &[]));
+    assert_eq!(draw(&painter, &["a cat"], &options), draw(&whole, &["a cat"], &options));
+    let go_on = |_: &str| ControlFlow::Continue(());
+    assert!(painter.ask((&question, &[]), &short(), go_on).is_err());
+    let drawn = reader.generate(&["a cat".to_owned()], &options, |_| ControlFlow::Continue(()));
+    assert!(drawn.is_err());
+}

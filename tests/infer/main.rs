@@ -1,0 +1,9 @@
+//! The decoding loops: against a slow loop without cache, against themselves in other batches,
+//! and against PyTorch.
+
+mod common;
+mod drawing;
+mod engine;
+mod pytorch;
+mod stream;
+mod writing;
