@@ -156,23 +156,35 @@ fn find_directory<R: ReadAt + ?Sized>(source: &R) -> Result<Directory, ZipError>
     let field32 = |at| u32_at(&end, at).unwrap_or_default();
     let (disks, entries) = ((field16(4), field16(6)), (field16(8), field16(10)));
     let (size, offset) = (field32(12), field32(16));
-    let zip64 = entries.1 == u16::MAX || size == u32::MAX || offset == u32::MAX;
-    if zip64 {
-        return find_directory64(source, end_at);
-    }
     if disks != (0, 0) || entries.0 != entries.1 {
         return Err(ZipError::BadDirectory("split over several disks"));
     }
-    place(u64::from(entries.1), u64::from(size), u64::from(offset), end_at)
+    let Some(wide) = find_directory64(source, end_at)? else {
+        return place(u64::from(entries.1), u64::from(size), u64::from(offset), end_at);
+    };
+    // PyTorch writes zip64 records even where the short ones suffice; they must then agree.
+    let found = &wide.range;
+    let agrees = |short: u32, ones: u32, long| short == ones || u64::from(short) == long;
+    if agrees(entries.1.into(), u16::MAX.into(), wide.entries)
+        && agrees(size, u32::MAX, found.end - found.start)
+        && agrees(offset, u32::MAX, found.start)
+    {
+        Ok(wide)
+    } else {
+        Err(ZipError::BadDirectory("its zip64 record says otherwise"))
+    }
 }
 
-/// Follows the zip64 locator that stands right before the end record.
-fn find_directory64<R: ReadAt + ?Sized>(source: &R, end_at: u64) -> Result<Directory, ZipError> {
+/// Follows the zip64 locator that may stand right before the end record.
+fn find_directory64<R: ReadAt + ?Sized>(
+    source: &R,
+    end_at: u64,
+) -> Result<Option<Directory>, ZipError> {
     const LYING: ZipError = ZipError::BadDirectory("bad zip64 record");
-    let locator_at = end_at.checked_sub(LOCATOR_BYTES).ok_or(LYING)?;
+    let Some(locator_at) = end_at.checked_sub(LOCATOR_BYTES) else { return Ok(None) };
     let locator = source.read(locator_at..end_at)?;
     if u32_at(&locator, 0) != Some(LOCATOR_MAGIC) {
-        return Err(LYING);
+        return Ok(None);
     }
     let end64_at = u64_at(&locator, 8).ok_or(LYING)?;
     if end64_at.checked_add(END64_BYTES).is_none_or(|end| end > locator_at) {
@@ -183,7 +195,7 @@ fn find_directory64<R: ReadAt + ?Sized>(source: &R, end_at: u64) -> Result<Direc
     if u32_at(&end64, 0) != Some(END64_MAGIC) || field(24) != field(32) || field(16) != 0 {
         return Err(LYING);
     }
-    place(field(32), field(40), field(48), end64_at)
+    place(field(32), field(40), field(48), end64_at).map(Some)
 }
 
 /// The directory must end exactly where the end records begin.
