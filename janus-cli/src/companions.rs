@@ -11,7 +11,7 @@ use std::path::Path;
 
 use janus_model::JanusConfig;
 use janus_model::config::TokenIds;
-use janus_model::processor::{ImageProcessorConfig, JanusTokenizer, Processor};
+use janus_model::processor::{ChatStyle, ImageProcessorConfig, JanusTokenizer, Processor};
 use serde_json::{Map, Value, json};
 
 use crate::args::Names;
@@ -48,7 +48,7 @@ impl Companions {
     /// Files that are there and cannot be used.
     pub fn read(dir: &Path, config: &JanusConfig) -> Result<Self, Failure> {
         let has_tokenizer = dir.join("tokenizer.json").exists();
-        let processor = has_tokenizer.then(|| processor(dir, config)).transpose()?;
+        let processor = has_tokenizer.then(|| Processor::for_model(dir, config)).transpose()?;
         let tokenizer_json =
             has_tokenizer.then(|| read(&dir.join("tokenizer.json"), u64::MAX)).transpose()?;
         let template = optional(&dir.join("chat_template.jinja"))?;
@@ -116,19 +116,23 @@ impl Companions {
                 add("processor_config.json", hf_processor(image_tokens));
                 add("preprocessor_config.json", hf_preprocessor(&processor.image));
                 files.push(("tokenizer.json".into(), with_begin_token(tokenizer_json, &tokens)?));
-                let template = self.chat_template.as_deref().unwrap_or(CHAT_TEMPLATE);
-                files.push(("chat_template.jinja".into(), template.as_bytes().to_vec()));
+                let usual = || chat_template(processor.style);
+                let template = self.chat_template.clone().unwrap_or_else(usual);
+                files.push(("chat_template.jinja".into(), template.into_bytes()));
             }
         }
         Ok(files)
     }
 }
 
-fn processor(dir: &Path, config: &JanusConfig) -> Result<Processor, Failure> {
-    let processor = Processor::from_dir(dir)?;
-    let vocabulary = processor.tokenizer.check_vocabulary(config.language.vocab_size);
-    vocabulary.map_err(janus_model::processor::ProcessorError::from)?;
-    Ok(processor)
+/// Janus-1.3B writes its roles as plain words.
+fn chat_template(style: ChatStyle) -> String {
+    match style {
+        ChatStyle::Pro => CHAT_TEMPLATE.to_owned(),
+        ChatStyle::Janus1_3b => {
+            CHAT_TEMPLATE.replace("<|User|>", "User").replace("<|Assistant|>", "Assistant")
+        }
+    }
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use janus_model::JanusConfig;
 use janus_model::checkpoint::{Canonical, Checkpoint, LazyTensor, Limits, Mismatch};
 use janus_model::config::Dialect;
-use janus_model::processor::{JanusTokenizer, ProcessorError};
+use janus_model::processor::{Processor, ProcessorError};
 
 use crate::device;
 use crate::report::Failure;
@@ -56,17 +56,14 @@ impl Folder {
         }
     }
 
-    /// The tokenizer, if the folder has one.
+    /// Tokenizer and image rules, if the folder has a tokenizer.
     ///
     /// # Errors
-    /// One that is there and cannot be used, or that has more tokens than the model has rows.
-    pub fn tokenizer(&self) -> Result<Option<JanusTokenizer>, ProcessorError> {
-        if !self.checkpoint.dir.join("tokenizer.json").exists() {
-            return Ok(None);
-        }
-        let tokenizer = JanusTokenizer::from_dir(&self.checkpoint.dir)?;
-        tokenizer.check_vocabulary(self.config.language.vocab_size)?;
-        Ok(Some(tokenizer))
+    /// Files that are there and cannot be used, or that belong to another model.
+    pub fn processor(&self) -> Result<Option<Processor>, ProcessorError> {
+        let dir = &self.checkpoint.dir;
+        let present = dir.join("tokenizer.json").exists();
+        present.then(|| Processor::for_model(dir, &self.config)).transpose()
     }
 
     /// The seven parts of the model, each with its share of the files.

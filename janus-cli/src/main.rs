@@ -12,6 +12,7 @@ mod commands;
 mod companions;
 mod device;
 mod folder;
+mod model;
 mod progress;
 mod report;
 mod units;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
+        Command::Ask(args) => commands::ask::run(args),
+        Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Convert(args) => commands::convert::run(args),

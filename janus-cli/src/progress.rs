@@ -1,9 +1,8 @@
-//! A line on stderr that says how far a long write is, silent when nobody watches.
+//! A line on stderr that says how far a long job is, silent when nobody watches.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use janus_model::checkpoint::LazyTensor;
@@ -59,6 +58,48 @@ impl Progress {
         }
         state.shown = Some(now);
         let line = line(state.done, state.total, now - state.start);
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    }
+
+    /// Removes the line.
+    pub fn finish(&self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Steps of pictures being drawn together.
+pub struct Steps {
+    label: String,
+    start: Instant,
+    shown: Option<Instant>,
+    watched: bool,
+}
+
+impl Steps {
+    /// For `count` pictures after the first `before` of `all`.
+    pub fn new(before: usize, count: usize, all: usize) -> Self {
+        let label = match (count, all) {
+            (1, 1) => "drawing".to_owned(),
+            (1, _) => format!("drawing {} of {all}", before + 1),
+            _ => format!("drawing {} to {} of {all}", before + 1, before + count),
+        };
+        let watched = io::stderr().is_terminal();
+        Self { label, start: Instant::now(), shown: None, watched }
+    }
+
+    /// Shows how far it is.
+    pub fn show(&mut self, done: usize, total: usize) {
+        let now = Instant::now();
+        if !self.watched || self.shown.is_some_and(|shown| now - shown < INTERVAL) {
+            return;
+        }
+        self.shown = Some(now);
+        let rate = done as f64 / (now - self.start).as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-3);
+        let label = &self.label;
+        let line = format!("{label}: step {done} of {total}, {rate:.1} steps/s, {left:.0} s left");
         let _ = write!(io::stderr(), "\r{line}\x1b[K");
     }
 

@@ -3,12 +3,12 @@
 //! An error is shown as `error: what`, its causes, and `hint: what next`; with `--json` as one
 //! JSON line `{"error": {"message", "hint", "code"}}`. Both go to stderr: stdout holds data only.
 
-use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use janus_model::checkpoint::CheckpointError;
+use janus_infer::InferError;
+use janus_model::checkpoint::{CheckpointError, HeaderError};
 use janus_model::config::ConfigError;
 use janus_model::processor::ProcessorError;
 use janus_model::{Error, ErrorKind};
@@ -101,9 +101,14 @@ impl Failure {
         }
     }
 
+    /// Whether nobody reads stdout any more, which is not a failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.exit == Exit::Ok
+    }
+
     /// Prints the failure and gives its exit code.
     pub fn show(&self, json: bool) -> ExitCode {
-        if self.exit == Exit::Ok {
+        if self.is_closed_pipe() {
             return ExitCode::SUCCESS;
         }
         let text = if json { self.json() } else { self.text(&Style::stderr()) };
@@ -133,20 +138,70 @@ impl Failure {
     }
 }
 
+impl Failure {
+    fn of(error: &dyn std::error::Error, kind: ErrorKind, hint: Option<String>) -> Self {
+        Self { exit: kind.into(), message: error.to_string(), causes: causes(error), hint }
+    }
+}
+
+/// What lies behind an error, outermost first.
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let message = error.to_string();
+    let mut causes: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // Transparent errors, and those that quote their source, would say it twice.
+        if !causes.last().unwrap_or(&message).contains(&text) {
+            causes.push(text);
+        }
+        source = cause.source();
+    }
+    causes
+}
+
+/// An error and its causes on one line.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    causes(error).into_iter().fold(error.to_string(), |line, cause| line + ": " + &cause)
+}
+
+/// The flag that raises a limit, where a file met one.
+fn limit_hint(error: &Error) -> Option<String> {
+    let Error::Checkpoint(error) = error else { return None };
+    let flag = match error {
+        CheckpointError::Limit { what: "number of tensors", .. } => "--max-tensors",
+        CheckpointError::Header { source, .. } => match source {
+            HeaderError::HeaderTooLarge { .. } => "--max-header-size",
+            HeaderError::TooManyTensors { .. } => "--max-tensors",
+            HeaderError::NameTooLong { .. } => "--max-name-bytes",
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(format!("no Janus needs so much; if you trust the file, raise {flag}"))
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
-        let mut causes: Vec<String> = Vec::new();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Transparent errors, and those that quote their source, would say it twice.
-            if !causes.last().unwrap_or(&message).contains(&text) {
-                causes.push(text);
+        Self::of(&error, error.kind(), limit_hint(&error).or_else(|| error.hint()))
+    }
+}
+
+impl From<InferError> for Failure {
+    fn from(error: InferError) -> Self {
+        let hint = match &error {
+            InferError::Sampling { field, .. } => {
+                Some(format!("it is set by --{}", field.replace('_', "-")))
             }
-            source = cause.source();
+            InferError::Request { field: "guidance", .. } => {
+                Some("it is set by --cfg; 5 is usual, 1 draws without guidance".into())
+            }
+            _ => None,
+        };
+        match error {
+            InferError::Model(error) => error.into(),
+            error => Self::of(&error, error.kind(), hint.or_else(|| error.hint())),
         }
-        Self { exit: error.kind().into(), message, causes, hint: error.hint() }
     }
 }
 

@@ -9,6 +9,9 @@ fn help(words: &[&str]) -> String {
 #[test]
 fn every_command_explains_itself() {
     assert_snapshot!("help", help(&["--help"]));
+    assert_snapshot!("help_ask", help(&["ask", "--help"]));
+    assert_snapshot!("help_generate", help(&["generate", "--help"]));
+    assert_snapshot!("help_generate_short", help(&["generate", "-h"]));
     assert_snapshot!("help_inspect", help(&["inspect", "--help"]));
     assert_snapshot!("help_devices", help(&["devices", "--help"]));
     assert_snapshot!("help_convert", help(&["convert", "--help"]));

@@ -190,7 +190,7 @@ fn a_tokenizer_that_cannot_be_used_is_a_no() {
     std::fs::write(folder.path().join("model/tokenizer.json"), "{}").unwrap();
     let ran = run(folder.path(), &["inspect", "model"]);
     assert_eq!(ran.code, 1, "{ran}");
-    assert!(ran.stdout.contains("tokenizer      cannot be used: "), "{ran}");
+    assert!(ran.stdout.contains("processor      cannot be used: "), "{ran}");
     std::fs::remove_file(folder.path().join("model/tokenizer.json")).unwrap();
     let ran = run(folder.path(), &["inspect", "model"]);
     assert_eq!(ran.code, 0, "{ran}");

@@ -2,8 +2,10 @@
 //!
 //! Snapshots lie in `snapshots/`; `INSTA_UPDATE=always cargo test -p janus-cli` rewrites them.
 
+mod ask;
 mod convert;
 mod devices;
+mod generate;
 mod help;
 mod inspect;
 mod pipe;
@@ -20,6 +22,14 @@ pub fn fixtures() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
     std::fs::canonicalize(path).unwrap()
 }
+
+/// One folder of each tiny model, and every format between them.
+pub const MODELS: [(&str, &str); 4] = [
+    ("tiny-pro", "original"),
+    ("tiny-pro", "hf"),
+    ("tiny-odd", "hf"),
+    ("tiny-odd", "original-bin"),
+];
 
 /// The command in a plain environment, run in a folder so that output has no absolute paths.
 pub fn janus(folder: &Path) -> Command {

@@ -8,7 +8,7 @@ use janus_model::checkpoint::{
     CheckpointError, Difference, Dropped, Manifest, Mismatch, Naming, check_tensors,
 };
 use janus_model::config::Dialect;
-use janus_model::processor::{JanusTokenizer, SpecialIds};
+use janus_model::processor::{ChatStyle, SpecialIds};
 use serde_json::{Value, json};
 
 use crate::args::{Against, InspectArgs};
@@ -43,7 +43,8 @@ pub fn run(args: &InspectArgs) -> Result<Verdict, Failure> {
 
 /// What is known beyond the weights themselves.
 struct Findings {
-    tokenizer: Result<Option<SpecialIds>, String>,
+    /// From the tokenizer, if there is one; else why it cannot be used.
+    tokens: Result<Option<SpecialIds>, String>,
     official: Option<Official>,
     notes: Vec<String>,
 }
@@ -58,23 +59,21 @@ impl Findings {
     fn new(folder: &Folder, against: Against) -> Result<Self, Failure> {
         let mut notes = Vec::new();
         let official = official(folder, against, &mut notes)?;
-        let tokenizer = match folder.tokenizer() {
-            Ok(tokenizer) => Ok(tokenizer.as_ref().map(JanusTokenizer::special).copied()),
-            Err(error) => Err(one_line(&error)),
-        };
-        if matches!(tokenizer, Ok(None)) {
+        let processor = folder.processor();
+        if matches!(processor, Ok(None)) {
             notes.push(
                 "no tokenizer.json: enough for `convert`, not for questions or pictures".into(),
             );
         }
-        let seven_ids = tokenizer
-            .as_ref()
-            .is_ok_and(|ids| ids.is_some_and(|ids| ids.begin_of_image == 100_016));
-        if folder.config == JanusConfig::pro_1b() && seven_ids {
-            notes.push(
-                "the tokenizer is that of Janus-1.3B, which has the network of Janus-Pro-1B".into(),
-            );
+        if let Ok(Some(processor)) = &processor
+            && processor.style == ChatStyle::Janus1_3b
+        {
+            notes.push("prompts are written as Janus-1.3B expects them, not as Janus-Pro".into());
         }
+        let tokens = match processor {
+            Ok(processor) => Ok(processor.map(|processor| *processor.tokenizer.special())),
+            Err(error) => Err(report::one_line(&error)),
+        };
         let dialects = (folder.dialect, folder.checkpoint.naming);
         if !matches!(
             dialects,
@@ -85,26 +84,13 @@ impl Findings {
                 "config.json and tensor names are of different dialects; janus reads both".into(),
             );
         }
-        Ok(Self { tokenizer, official, notes })
+        Ok(Self { tokens, official, notes })
     }
 
     fn whole(&self, folder: &Folder) -> bool {
         let same = self.official.as_ref().is_none_or(|official| official.differences.is_empty());
-        folder.mismatch.is_none() && self.tokenizer.is_ok() && same
+        folder.mismatch.is_none() && self.tokens.is_ok() && same
     }
-}
-
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            let _ = write!(text, ": {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn official(
@@ -188,8 +174,8 @@ fn as_json(args: &InspectArgs, folder: &Folder, findings: &Findings) -> Value {
         "missing": named(&mismatch.missing), "unused": named(&mismatch.unused),
         "mis_shaped": shapes, "hint": folder.hint(),
         "config": config_json(&folder.config),
-        "tokens": findings.tokenizer.as_ref().ok().and_then(|ids| ids.as_ref()).map(tokens_json),
-        "tokenizer_problem": findings.tokenizer.as_ref().err(),
+        "tokens": findings.tokens.as_ref().ok().and_then(|ids| ids.as_ref()).map(tokens_json),
+        "processor_problem": findings.tokens.as_ref().err(),
         "official": findings.official.as_ref().map(|official| {
             let differences: Vec<String> =
                 official.differences.iter().map(ToString::to_string).collect();
@@ -301,10 +287,10 @@ fn as_text(args: &InspectArgs, folder: &Folder, findings: &Findings) -> String {
             .add("not loaded", format!("{}, {values} values: {reason}", plural(tensors, "tensor")));
     }
     config_lines(&mut lines, &folder.config);
-    match &findings.tokenizer {
+    match &findings.tokens {
         Ok(Some(ids)) => lines.add("tokens", tokens_text(ids)),
         Ok(None) => {}
-        Err(problem) => lines.add("tokenizer", format!("cannot be used: {problem}")),
+        Err(problem) => lines.add("processor", format!("cannot be used: {problem}")),
     }
     if let Some(official) = &findings.official {
         official_lines(&mut lines, official);
