@@ -2,6 +2,8 @@
 //!
 //! Snapshots lie in `snapshots/`; `INSTA_UPDATE=always cargo test -p janus-cli` rewrites them.
 
+#![allow(clippy::unwrap_used)] // a failing test may panic
+
 mod ask;
 mod convert;
 mod devices;
@@ -48,12 +50,16 @@ pub fn janus(folder: &Path) -> Command {
 
 /// What a run left behind.
 pub struct Ran {
+    /// Exit code.
     pub code: i32,
+    /// Data.
     pub stdout: String,
+    /// The rest.
     pub stderr: String,
 }
 
 impl Ran {
+    /// Runs a command to its end.
     pub fn new(mut command: Command) -> Self {
         let output = command.output().unwrap();
         Self {
