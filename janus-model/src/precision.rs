@@ -3,6 +3,7 @@
 //! Norms, softmax, rotation and losses are computed in f32 by the modules themselves, the
 //! tokenizer's distances too. What is decided here is the rest.
 
+#[cfg(any(feature = "ndarray", feature = "gpu"))]
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device};
 

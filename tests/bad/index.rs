@@ -1,5 +1,7 @@
 //! Rows I: shard indexes and the folders around them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, path::Path};
 
 use janus_model::ErrorKind;

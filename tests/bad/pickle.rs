@@ -1,5 +1,7 @@
 //! Rows P: PyTorch archives that are damaged, hostile, or more than a state dict.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 use janus_model::ErrorKind;
@@ -97,8 +99,11 @@ fn ints(numbers: &[i64]) -> Vec<u8> {
     tuple(&numbers.iter().map(|&number| int(number)).collect::<Vec<_>>())
 }
 
+/// Offset, size and stride.
+type View<'a> = (i64, &'a [i64], &'a [i64]);
+
 /// A tensor of `torch.<kind>` storage `key` with `elements` elements.
-fn tensor(kind: &str, key: &str, elements: i64, view: (i64, &[i64], &[i64])) -> Vec<u8> {
+fn tensor(kind: &str, key: &str, elements: i64, view: View<'_>) -> Vec<u8> {
     let (offset, size, stride) = view;
     let storage = format!("ctorch\n{kind}\n").into_bytes();
     let id = tuple(&[text("storage"), storage, text(key), text("cpu"), int(elements)]);
@@ -423,7 +428,7 @@ fn p4_pickle_missing_or_twice() {
 
 #[test]
 fn p5_storage_too_small() {
-    let rows: [(i64, (i64, &[i64], &[i64])); 5] = [
+    let rows: [(i64, View<'_>); 5] = [
         (4, (0, &[5], &[1])),
         (4, (1, &[2, 2], &[2, 1])),
         (4, (0, &[2, 2], &[3, 1])),
@@ -555,7 +560,7 @@ fn p7_no_fallback() {
 pub(super) fn memory_cases() -> Vec<(&'static str, Vec<u8>)> {
     let stretched = tensor("FloatStorage", "0", 4, (0, &[1 << 40], &[0]));
     let many_tuples = [vec![b'('], vec![b'N'; 1000], vec![b't', b'0']].concat().repeat(9000);
-    let lists = b"](".repeat(1).into_iter().chain(*b"e0").collect::<Vec<_>>().repeat(2_000_000);
+    let lists = b"](e0".repeat(2_000_000);
     vec![
         ("p3-values.bin", checkpoint(&[b'N'; 10_000_000])),
         ("p3-tuples.bin", checkpoint(&many_tuples)),

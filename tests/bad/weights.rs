@@ -1,5 +1,7 @@
 //! Rows W: safetensors files that are damaged, hostile or something else altogether.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     error::Error,
     fmt::Write as _,

@@ -8,7 +8,7 @@ use std::{
 
 use burn::tensor::{DType, bf16};
 use janus_model::checkpoint::{
-    Checkpoint, Format, LazyTensor, Limits, Naming, SaveOptions, WeightFile, save,
+    Checkpoint, Format, LazyTensor, Limits, Manifest, Naming, SaveOptions, WeightFile, save,
 };
 
 fn fixture(path: &str) -> PathBuf {
@@ -199,4 +199,77 @@ fn failed_save_changes_nothing() {
     let fresh = root.path().join("fresh");
     save(&fresh, tensors, &SaveOptions::default()).unwrap_err();
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+/// Opening must not read weights: time and memory stay small at any size.
+///
+/// `JANUS_CHECKPOINT=folder cargo test --test parity -- --ignored --nocapture whole_release`
+#[test]
+#[ignore = "needs a whole release on disk"]
+fn whole_release_opens_without_reading_it() {
+    let Some(path) = std::env::var_os("JANUS_CHECKPOINT") else { return };
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let (before, start) = (resident(), std::time::Instant::now());
+    let checkpoint = open(Path::new(&path));
+    let opened = start.elapsed();
+    let canonical = checkpoint.canonical().unwrap();
+    let used = resident() - before;
+    let bytes: u64 = checkpoint.files.iter().map(|file| file.bytes).sum();
+    println!("{bytes} bytes: open {opened:?}, peak +{used} MiB, {:?}", checkpoint.dtypes());
+    let is_mapped = |tensor: &&LazyTensor| {
+        tensor.to_bytes().unwrap().as_ptr() == tensor.to_bytes().unwrap().as_ptr()
+    };
+    let mapped = checkpoint.raw().iter().filter(is_mapped).count();
+    let manifest = Manifest::identify(&checkpoint).expect("one of the published releases");
+    let (name, differences) = (&manifest.name, manifest.compare(&checkpoint).len());
+    let (all, kept) = (checkpoint.raw().len(), canonical.tensors.len());
+    println!("{name}, {differences} differences; {mapped} of {all} mapped, {kept} kept");
+    assert!(used < 64, "opening took {used} MiB");
+}
+
+/// Converting a whole release holds one tensor in memory, not the model.
+///
+/// `JANUS_CHECKPOINT=folder JANUS_TARGET=folder cargo test --release --test parity -- --ignored`
+#[test]
+#[ignore = "needs a whole release on disk and room for another"]
+fn whole_release_is_converted_one_tensor_at_a_time() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+    let var = std::env::var_os;
+    let (Some(path), Some(target)) = (var("JANUS_CHECKPOINT"), var("JANUS_TARGET")) else { return };
+    // Pages of the mapped file count as resident too, hence anonymous memory only.
+    let anonymous = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let (done, peak, before) = (AtomicBool::new(false), AtomicU64::new(0), anonymous());
+    let source = open(Path::new(&path));
+    let tensors = source.canonical().unwrap().tensors;
+    let largest = tensors.iter().map(LazyTensor::byte_len).max().unwrap() as u64 >> 20;
+    let start = std::time::Instant::now();
+    let options = SaveOptions {
+        naming: Naming::HuggingFace,
+        dtype: Some(DType::F16),
+        max_shard_bytes: 2_000_000_000,
+        ..SaveOptions::default()
+    };
+    let files = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                peak.fetch_max(anonymous(), Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let files = save(Path::new(&target), tensors, &options);
+        done.store(true, Relaxed);
+        files.unwrap()
+    });
+    let used = peak.load(Relaxed).saturating_sub(before);
+    println!("{files:?} in {:?}, peak +{used} MiB, largest tensor {largest} MiB", start.elapsed());
+    assert!(used <= largest + 64, "{used} MiB");
+    assert_eq!(Manifest::identify(&open(Path::new(&target))).unwrap().name, "janus-pro-1b-hf");
 }

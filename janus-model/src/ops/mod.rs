@@ -8,6 +8,9 @@
 //!
 //! Call the functions of this module, not the trait.
 
+// The macro below names `NdArray`, which Burn deprecates; we keep it as an oracle.
+#![allow(deprecated)]
+
 #[cfg(feature = "cpu")]
 pub mod flex;
 pub mod reference;
@@ -33,7 +36,6 @@ pub trait JanusOps: Backend {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)]
 impl JanusOps for burn::backend::NdArray {}
 
 #[cfg(feature = "gpu")]
