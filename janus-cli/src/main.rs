@@ -1,3 +1,46 @@
 //! The `janus` command.
+//!
+//! ```text
+//! words ─ args ─> Cli ─ one match ─> commands/* ─ one library call ─> report ─> stdout, exit code
+//!                                       └ device (only where a device is needed)
+//! ```
+//! Data goes to stdout, everything else to stderr. No backend is touched before the arguments
+//! are understood, so `janus --help` is as fast as starting a process.
 
-fn main() {}
+mod args;
+mod commands;
+mod companions;
+mod device;
+mod folder;
+mod model;
+mod progress;
+mod report;
+mod units;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use report::{Failure, Verdict};
+
+fn main() -> ExitCode {
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    report::set_up(cli.command.json());
+    let result = std::panic::catch_unwind(|| run(&cli.command));
+    match result.unwrap_or_else(|_| Err(report::bug())) {
+        Ok(verdict) => verdict.exit_code(),
+        Err(failure) => failure.show(cli.command.json()),
+    }
+}
+
+fn run(command: &Command) -> Result<Verdict, Failure> {
+    match command {
+        Command::Ask(args) => commands::ask::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Devices(args) => commands::devices::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+    }
+}

@@ -1,0 +1,7 @@
+//! One file per command: resolve what was typed, call the library, show what it says.
+
+pub mod ask;
+pub mod convert;
+pub mod devices;
+pub mod generate;
+pub mod inspect;

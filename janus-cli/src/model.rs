@@ -1,0 +1,41 @@
+//! The model a command works with, on its device.
+
+use janus_infer::Engine;
+use janus_model::{LoadOptions, Parts};
+
+use crate::args::ModelArgs;
+use crate::device::DeviceChoice;
+use crate::report::{self, Failure};
+
+/// A model in memory.
+pub struct Loaded {
+    pub engine: Engine,
+    /// What to type after `--device` to get the same one.
+    pub device: String,
+}
+
+impl Loaded {
+    /// Loads the half of the model that a command needs.
+    ///
+    /// # Errors
+    /// A device that cannot be used; a folder that is no whole model.
+    pub fn open(args: &ModelArgs, parts: Parts) -> Result<Self, Failure> {
+        let found = args.device.open()?;
+        if args.device == DeviceChoice::Auto {
+            report::note(&format!("using {} ({})", found.id(), found.name));
+        } else if found.software {
+            report::note(&format!(
+                "{} is {}, a software imitation of a graphics card",
+                found.id(),
+                found.name
+            ));
+        }
+        let options = LoadOptions {
+            parts,
+            dtype: args.dtype.map(|wish| wish.dtype()),
+            limits: args.limits.limits(),
+        };
+        let (engine, _) = Engine::load(&args.model, &found.device, &options)?;
+        Ok(Self { engine, device: found.id() })
+    }
+}

@@ -1,0 +1,131 @@
+//! A line on stderr that says how far a long job is, silent when nobody watches.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use janus_model::checkpoint::LazyTensor;
+
+use crate::units::size;
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Counts bytes drawn from tensors.
+pub struct Progress {
+    state: Mutex<State>,
+    watched: bool,
+}
+
+struct State {
+    done: u64,
+    total: u64,
+    start: Instant,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    /// For `total` bytes; prints only if stderr is a terminal.
+    pub fn new(total: u64) -> Arc<Self> {
+        let state = State { done: 0, total, start: Instant::now(), shown: None };
+        Arc::new(Self { state: Mutex::new(state), watched: io::stderr().is_terminal() })
+    }
+
+    /// The same tensor, counted when it is first drawn.
+    pub fn watch(self: &Arc<Self>, tensor: LazyTensor) -> LazyTensor {
+        if !self.watched {
+            return tensor;
+        }
+        let (progress, counted) = (Arc::clone(self), AtomicBool::new(false));
+        let (name, dtype, shape) = (tensor.name.clone(), tensor.dtype, tensor.shape.to_vec());
+        let length = tensor.byte_len();
+        LazyTensor::deferred(name, dtype, shape, None, length, move || {
+            let bytes = tensor.to_bytes()?;
+            // A tensor that is split into several is drawn once for each of them.
+            if !counted.swap(true, Ordering::Relaxed) {
+                progress.add(length as u64);
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn add(&self, bytes: u64) {
+        let Ok(mut state) = self.state.lock() else { return };
+        state.done += bytes;
+        let now = Instant::now();
+        if state.shown.is_some_and(|shown| now - shown < INTERVAL) {
+            return;
+        }
+        state.shown = Some(now);
+        let line = line(state.done, state.total, now - state.start);
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    }
+
+    /// Removes the line.
+    pub fn finish(&self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Steps of pictures being drawn together.
+pub struct Steps {
+    label: String,
+    start: Instant,
+    shown: Option<Instant>,
+    watched: bool,
+}
+
+impl Steps {
+    /// For `count` pictures after the first `before` of `all`.
+    pub fn new(before: usize, count: usize, all: usize) -> Self {
+        let label = match (count, all) {
+            (1, 1) => "drawing".to_owned(),
+            (1, _) => format!("drawing {} of {all}", before + 1),
+            _ => format!("drawing {} to {} of {all}", before + 1, before + count),
+        };
+        let watched = io::stderr().is_terminal();
+        Self { label, start: Instant::now(), shown: None, watched }
+    }
+
+    /// Shows how far it is.
+    pub fn show(&mut self, done: usize, total: usize) {
+        let now = Instant::now();
+        if !self.watched || self.shown.is_some_and(|shown| now - shown < INTERVAL) {
+            return;
+        }
+        self.shown = Some(now);
+        let rate = done as f64 / (now - self.start).as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-3);
+        let label = &self.label;
+        let line = format!("{label}: step {done} of {total}, {rate:.1} steps/s, {left:.0} s left");
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    }
+
+    /// Removes the line.
+    pub fn finish(&self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn line(done: u64, total: u64, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+    let left = total.saturating_sub(done) as f64 / rate.max(1.0);
+    let (done, total, rate) = (size(done), size(total), size(rate as u64));
+    format!("writing {done} of {total}, {rate}/s, {left:.0} s left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_rate_and_rest() {
+        let text = line(1_000_000_000, 4_000_000_000, Duration::from_secs(2));
+        assert_eq!(text, "writing 1.00 GB of 4.00 GB, 500.00 MB/s, 6 s left");
+        assert!(line(0, 0, Duration::ZERO).ends_with("0 s left"));
+    }
+}

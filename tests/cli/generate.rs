@@ -1,0 +1,97 @@
+use insta::assert_snapshot;
+use janus_model::processor::{ImageLimits, Orientation, load_image};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::ask::numbers;
+use crate::{Ran, fixtures, run};
+
+const PROMPT: &str = "a red cube on a blue sphere";
+
+fn codes(json: &Value, image: usize) -> Vec<i64> {
+    let codes = json["images"][image]["codes"].as_array().unwrap();
+    codes.iter().map(|code| code.as_i64().unwrap()).collect()
+}
+
+fn generate(folder: &std::path::Path, model: &str, words: &[&str]) -> Ran {
+    let model = fixtures().join(model);
+    let mut all = vec!["generate", PROMPT, "--device", "cpu", "--model", model.to_str().unwrap()];
+    all.extend(words);
+    run(folder, &all)
+}
+
+#[test]
+fn the_greedy_picture_is_pytorchs() {
+    for (model, folder) in crate::MODELS {
+        let here = tempfile::tempdir().unwrap();
+        let path = format!("{model}/{folder}");
+        let words = ["--temperature", "0", "--output", "cube.png", "--json"];
+        let ran = generate(here.path(), &path, &words);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
+        let json = ran.json();
+        assert_eq!(json["images"][0]["path"], "cube.png");
+        assert_eq!(codes(&json, 0), numbers(model, "gen.codes"), "{path}");
+
+        let bytes = std::fs::read(fixtures().join(model).join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let expected = file.tensor("vq.decode.u8").unwrap();
+        let png = here.path().join("cube.png");
+        let image = load_image(&png, &ImageLimits::default(), Orientation::Raw).unwrap();
+        let far = |(a, b): (&u8, &u8)| a.abs_diff(*b) > 1;
+        assert_eq!(image.pixels().len(), expected.data().len());
+        assert!(!image.pixels().iter().zip(expected.data()).any(far), "{path}: above one level");
+    }
+}
+
+#[test]
+fn a_picture_does_not_depend_on_those_beside_it() {
+    let here = tempfile::tempdir().unwrap();
+    let draw = |words: &[&str]| {
+        let mut all = vec!["--seed", "7", "--json"];
+        all.extend(words);
+        let ran = generate(here.path(), "tiny-odd/hf", &all);
+        assert_eq!(ran.code, 0, "{ran}");
+        assert!(ran.stderr.contains("note: seed 7\n"), "{ran}");
+        ran.json()
+    };
+    let three = draw(&["-n", "3", "--at-once", "2", "-o", "a.png"]);
+    let one = draw(&["-o", "b.png"]);
+    assert_eq!(codes(&three, 0), codes(&one, 0));
+    assert_ne!(codes(&three, 0), codes(&three, 1));
+    assert_ne!(codes(&three, 0), codes(&three, 2));
+    let read = |name: &str| std::fs::read(here.path().join(name)).unwrap();
+    assert_eq!(read("a-1.png"), read("b.png"));
+    assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn bad_requests_are_refused_before_the_model_is_read() {
+    let here = tempfile::tempdir().unwrap();
+    std::fs::write(here.path().join("old.png"), "precious").unwrap();
+    let draw = |words: &[&str]| {
+        let mut all = vec!["generate", PROMPT, "--model", "nowhere"];
+        all.extend(words);
+        run(here.path(), &all)
+    };
+    assert_snapshot!("generate_exists", draw(&["-o", "old.png"]));
+    assert_snapshot!("generate_not_png", draw(&["-o", "new.tiff"]));
+    assert_snapshot!("generate_no_folder", draw(&["-o", "nowhere/new.png"]));
+    assert_snapshot!("generate_cfg", draw(&["-o", "new.png", "--cfg", "nan"]));
+    assert_snapshot!("generate_none", draw(&["-o", "new.png", "-n", "0"]));
+    assert_eq!(std::fs::read(here.path().join("old.png")).unwrap(), b"precious");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_half_picture() {
+    let here = tempfile::tempdir().unwrap();
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$JANUS\" generate x --model \"$MODEL\" \
+                  --device cpu --temperature 0 -o x.png";
+    let mut command = assert_cmd::Command::new("sh");
+    command.args(["-c", script]).current_dir(here.path()).env("NO_COLOR", "1");
+    command.env("JANUS", env!("CARGO_BIN_EXE_janus")).env("MODEL", fixtures().join("tiny-pro/hf"));
+    let ran = Ran::new(command);
+    assert_eq!((ran.code, ran.stdout.as_str()), (74, ""), "{ran}");
+    assert!(ran.stderr.contains("x.png: cannot write"), "{ran}");
+    assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,49 @@
+use insta::assert_snapshot;
+
+use crate::{fixtures, run};
+
+fn help(words: &[&str]) -> String {
+    run(&fixtures(), words).to_string()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    assert_snapshot!("help", help(&["--help"]));
+    assert_snapshot!("help_ask", help(&["ask", "--help"]));
+    assert_snapshot!("help_generate", help(&["generate", "--help"]));
+    assert_snapshot!("help_generate_short", help(&["generate", "-h"]));
+    assert_snapshot!("help_inspect", help(&["inspect", "--help"]));
+    assert_snapshot!("help_devices", help(&["devices", "--help"]));
+    assert_snapshot!("help_convert", help(&["convert", "--help"]));
+    assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    assert_snapshot!("usage_nothing", help(&[]));
+    assert_snapshot!("usage_unknown_command", help(&["inspekt", "x"]));
+    assert_snapshot!("usage_names_missing", help(&["convert", "a", "b"]));
+    assert_snapshot!(
+        "usage_int8",
+        help(&["convert", "a", "b", "--names", "hf", "--dtype", "int8"])
+    );
+    assert_snapshot!(
+        "usage_size",
+        help(&["convert", "a", "b", "--names", "hf", "--max-shard-size", "0"])
+    );
+}
+
+#[test]
+fn usage_errors_are_json_on_request() {
+    let ran = run(&fixtures(), &["convert", "a", "b", "--names", "klingon", "--json"]);
+    assert_eq!(ran.code, 2);
+    let error = ran.error();
+    assert_eq!(error["code"], 2);
+    assert!(error["message"].as_str().unwrap().contains("klingon"), "{error}");
+}
+
+#[test]
+fn version_is_the_crates() {
+    let ran = run(&fixtures(), &["--version"]);
+    assert_eq!(ran.stdout, format!("janus {}\n", env!("CARGO_PKG_VERSION")));
+}
