@@ -32,12 +32,16 @@ fn main() -> Result<(), Failure> {
         let at = args.iter().position(|arg| arg == name)?;
         args.get(at + 1).map(PathBuf::from)
     };
-    let model = option("--model").ok_or("usage: full_size --model DIR [--expected FILE] [--f32]")?;
+    let model =
+        option("--model").ok_or("usage: full_size --model DIR [--expected FILE] [--f32]")?;
     let dtype = args.contains(&"--f32".to_owned()).then_some(DType::F32);
     let options = LoadOptions { dtype, ..Default::default() };
     let (janus, report) = timed("load", || Janus::load(&model, &Device::flex(), &options))?;
     let precision = janus.precision();
-    println!("{} tensors, weights {:?}, arithmetic {:?}", report.tensors, precision.weights, precision.compute);
+    println!(
+        "{} tensors, weights {:?}, arithmetic {:?}",
+        report.tensors, precision.weights, precision.compute
+    );
     memory();
     let mut failures = 0;
     match option("--expected") {
@@ -126,7 +130,11 @@ fn draw(janus: &Janus, expected: &Expected) -> Result<usize, Failure> {
     let theirs = expected.0.tensor("vq.decode.u8")?.data().to_vec();
     let off = picture.pixels().iter().zip(&theirs).filter(|(a, b)| a != b).count();
     let worst = picture.pixels().iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max();
-    println!("{:<32}{off} of {} bytes differ, by at most {worst:?} grey levels", "picture", theirs.len());
+    println!(
+        "{:<32}{off} of {} bytes differ, by at most {worst:?} grey levels",
+        "picture",
+        theirs.len()
+    );
     Ok(failed + usize::from(worst > Some(1)))
 }
 
@@ -189,7 +197,10 @@ impl Expected<'_> {
         let difference = |(a, e): (&f32, &f32)| (f64::from(*a) - f64::from(*e)).abs();
         let worst = actual.iter().zip(&expected).map(difference).fold(0.0, f64::max);
         let verdict = if worst <= BOUND * scale { "" } else { "  TOO FAR" };
-        println!("{key:<32}max difference {worst:.2e}, {:.1e} of {scale:.3}{verdict}", worst / scale);
+        println!(
+            "{key:<32}max difference {worst:.2e}, {:.1e} of {scale:.3}{verdict}",
+            worst / scale
+        );
         usize::from(!verdict.is_empty())
     }
 }
@@ -232,6 +243,10 @@ fn memory() {
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
     if let (Some(private), Some(peak)) = (field("RssAnon"), field("VmHWM")) {
-        println!("private memory {:.2} GiB, peak with file pages {:.2} GiB", private / 1048576.0, peak / 1048576.0);
+        println!(
+            "private memory {:.2} GiB, peak with file pages {:.2} GiB",
+            private / 1048576.0,
+            peak / 1048576.0
+        );
     }
 }

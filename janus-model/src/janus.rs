@@ -228,7 +228,11 @@ impl Janus {
     }
 }
 
-fn loaded<'a, T>(part: &'a Option<T>, what: &'static str, name: &'static str) -> Result<&'a T, Error> {
+fn loaded<'a, T>(
+    part: &'a Option<T>,
+    what: &'static str,
+    name: &'static str,
+) -> Result<&'a T, Error> {
     part.as_ref().ok_or(Error::PartNotLoaded { what, part: name })
 }
 

@@ -133,7 +133,12 @@ impl LlamaConfig {
         in_range(&at("intermediate_size"), self.intermediate_size, 1, 1 << 20)?;
         in_range(&at("num_hidden_layers"), self.num_hidden_layers, 1, 1024)?;
         in_range(&at("num_attention_heads"), self.num_attention_heads, 1, 1024)?;
-        in_range(&at("num_key_value_heads"), self.num_key_value_heads, 1, self.num_attention_heads)?;
+        in_range(
+            &at("num_key_value_heads"),
+            self.num_key_value_heads,
+            1,
+            self.num_attention_heads,
+        )?;
         in_range(&at("head_dim"), self.head_dim, 2, 4096)?;
         in_range(&at("max_position_embeddings"), self.max_position_embeddings, 1, 1 << 20)?;
         positive(&at("rope_theta"), self.rope_theta, 1e12)?;
@@ -150,7 +155,10 @@ impl LlamaConfig {
         }
         let implied = self.num_attention_heads * self.head_dim;
         if implied > 1 << 20 {
-            return Err(ConfigError::field(at("head_dim"), format!("heads × head_dim is {implied}")));
+            return Err(ConfigError::field(
+                at("head_dim"),
+                format!("heads × head_dim is {implied}"),
+            ));
         }
         Ok(())
     }
@@ -265,7 +273,8 @@ impl DecoderLayer {
         view: &View,
         slot: Option<(&mut LayerCache, usize)>,
     ) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rope, view, slot);
+        let attended =
+            self.self_attn.forward(self.input_layernorm.forward(x.clone()), rope, view, slot);
         let x = x + attended;
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
@@ -333,7 +342,8 @@ impl View {
             Mask::Padded(real) => {
                 let key = Tensor::<1, Int>::arange(0..total as i64, device).reshape([1, total]);
                 let first = (total - tokens) as i64;
-                let query = Tensor::<1, Int>::arange(first..total as i64, device).reshape([tokens, 1]);
+                let query =
+                    Tensor::<1, Int>::arange(first..total as i64, device).reshape([tokens, 1]);
                 let [key, query] = [key, query].map(|t| t.expand([tokens, total]));
                 let later = key.clone().greater(query.clone());
                 let itself = key.equal(query);

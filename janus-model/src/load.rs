@@ -121,11 +121,7 @@ fn expected(model: &Janus) -> Vec<Parameter> {
 }
 
 /// Checks both directions, then moves every tensor to the device in its format.
-fn fill(
-    model: &mut Janus,
-    tensors: Vec<LazyTensor>,
-    precision: Precision,
-) -> Result<(), Error> {
+fn fill(model: &mut Janus, tensors: Vec<LazyTensor>, precision: Precision) -> Result<(), Error> {
     let parameters = expected(model);
     let names: Vec<_> =
         parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
@@ -142,11 +138,9 @@ fn fill(
     match result.errors.first() {
         None => Ok(()),
         // Names, shapes and kinds were checked: what is left is reading the file.
-        Some(error) => Err(CheckpointError::Draw {
-            tensor: String::new(),
-            message: error.to_string(),
+        Some(error) => {
+            Err(CheckpointError::Draw { tensor: String::new(), message: error.to_string() }.into())
         }
-        .into()),
     }
 }
 
@@ -162,7 +156,9 @@ pub(crate) fn canonical_name(path: &str) -> String {
             "block_1" => "0",
             "attn_1" => "1",
             "block_2" => "2",
-            index if projector && at == 2 => &index.parse::<usize>().map_or(0, |i| 2 * i).to_string(),
+            index if projector && at == 2 => {
+                &index.parse::<usize>().map_or(0, |i| 2 * i).to_string()
+            }
             _ => continue,
         };
         words[at] = renamed.to_owned();

@@ -50,8 +50,9 @@ impl Projector {
     /// - `x`: `[B, T, input_dim]`
     /// - output: `[B, T, output_dim]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(if i == 0 { x } else { gelu(x) })
-        })
+        self.layers
+            .iter()
+            .enumerate()
+            .fold(x, |x, (i, layer)| layer.forward(if i == 0 { x } else { gelu(x) }))
     }
 }

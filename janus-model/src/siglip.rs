@@ -115,11 +115,12 @@ impl VisionConfig {
         (self.image_size / self.patch_size).pow(2)
     }
 
-    /// F / W, written so that `int(W · ratio)` gives F back.
+    /// F / W, written so that `int(W · ratio)` gives F back, also after a rounding or two.
     pub(crate) fn mlp_ratio(&self) -> f64 {
-        let ratio = self.intermediate_size as f64 / self.hidden_size as f64;
-        let back = (self.hidden_size as f64 * ratio) as usize;
-        if back == self.intermediate_size { ratio } else { ratio.next_up() }
+        let (inner, width) = (self.intermediate_size as f64, self.hidden_size as f64);
+        let ratio = inner / width;
+        let short = (ratio * 1024.0).fract() == 0.0;
+        if short { ratio } else { (inner + 0.5) / width }
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
@@ -133,7 +134,10 @@ impl VisionConfig {
         if self.hidden_size % self.num_attention_heads != 0 {
             return Err(ConfigError::field(
                 "vision_config.heads",
-                format!("{} does not divide the width {}", self.num_attention_heads, self.hidden_size),
+                format!(
+                    "{} does not divide the width {}",
+                    self.num_attention_heads, self.hidden_size
+                ),
             ));
         }
         Ok(())

@@ -20,19 +20,13 @@ fn refusal(bytes: &[u8]) -> String {
     let error = decode(bytes).expect_err("a bad picture");
     assert_eq!(error.kind(), ErrorKind::BadData, "{error}");
     let message = error.to_string();
-    assert!(
-        !message.contains("0x7f") && !message.contains(".rs:"),
-        "{message}"
-    );
+    assert!(!message.contains("0x7f") && !message.contains(".rs:"), "{message}");
     message
 }
 
 fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    image
-        .into()
-        .write_to(&mut bytes, format)
-        .expect("an encodable picture");
+    image.into().write_to(&mut bytes, format).expect("an encodable picture");
     bytes.into_inner()
 }
 
@@ -46,11 +40,7 @@ fn picture() -> image::RgbImage {
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
+            if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
         })
     })
 }
@@ -65,12 +55,7 @@ fn chunk(name: &[u8; 4], contents: &[u8]) -> Vec<u8> {
 fn png_header(width: u32, height: u32, depth: u8, color: u8) -> Vec<u8> {
     let sizes = [width.to_be_bytes(), height.to_be_bytes()].concat();
     let header = [&sizes[..], &[depth, color, 0, 0, 0]].concat();
-    [
-        b"\x89PNG\r\n\x1a\n",
-        &chunk(b"IHDR", &header)[..],
-        &chunk(b"IDAT", b"\x78\x9c"),
-    ]
-    .concat()
+    [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], &chunk(b"IDAT", b"\x78\x9c")].concat()
 }
 
 /// A real PNG with chunks put in behind the header.
@@ -82,10 +67,7 @@ fn png_with(extra: &[Vec<u8>]) -> Vec<u8> {
 /// A real JPEG with other sizes in its frame header.
 fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
     let mut jpeg = encode(picture(), ImageFormat::Jpeg);
-    let frame = jpeg
-        .windows(2)
-        .position(|w| w == [0xff, 0xc0])
-        .expect("a baseline frame");
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).expect("a baseline frame");
     jpeg[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
     jpeg[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
     jpeg
@@ -94,21 +76,10 @@ fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
 /// A JPEG of 40x30 with an EXIF block of one entry.
 fn jpeg_with_orientation(value: u16, directory: u32) -> Vec<u8> {
     let jpeg = encode(picture(), ImageFormat::Jpeg);
-    let entry = [
-        &[0x12, 0x01, 3, 0, 1, 0, 0, 0][..],
-        &value.to_le_bytes(),
-        &[0, 0],
-    ]
-    .concat();
+    let entry = [&[0x12, 0x01, 3, 0, 1, 0, 0, 0][..], &value.to_le_bytes(), &[0, 0]].concat();
     // The next directory is this one: a loop.
-    let tiff = [
-        b"II*\0",
-        &directory.to_le_bytes()[..],
-        &[1, 0],
-        &entry,
-        &8u32.to_le_bytes(),
-    ]
-    .concat();
+    let tiff =
+        [b"II*\0", &directory.to_le_bytes()[..], &[1, 0], &entry, &8u32.to_le_bytes()].concat();
     let exif = [b"Exif\0\0", &tiff[..]].concat();
     let length = (exif.len() as u16 + 2).to_be_bytes();
     [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
@@ -119,18 +90,9 @@ fn m1_empty_text_html_and_unknown_bytes_are_named() {
     for (bytes, expected) in [
         (&b""[..], "not an image: the file is empty"),
         (b"hello, I am a text", "not an image (found text)"),
-        (
-            b"BM is how this text begins, no bitmap",
-            "not an image (found text)",
-        ),
-        (
-            b"  <!DOCTYPE html><html>",
-            "not an image (found an HTML page)",
-        ),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n",
-            "not an image (found a Git LFS pointer)",
-        ),
+        (b"BM is how this text begins, no bitmap", "not an image (found text)"),
+        (b"  <!DOCTYPE html><html>", "not an image (found an HTML page)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not an image (found a Git LFS pointer)"),
         (
             b"\x00\xff\xfe\x01\x02\x03\x04\x05\x06",
             "not an image (found unknown bytes [00, ff, fe, 01",
@@ -147,81 +109,48 @@ fn m1_a_file_that_is_not_one_is_refused_without_opening_it() {
     let load = |path: &Path| load_image(path, &ImageLimits::default(), Orientation::Upright);
     let error = load(folder.path()).expect_err("a directory");
     assert_eq!(error.kind(), ErrorKind::Usage);
-    assert!(
-        error.to_string().ends_with("is a directory, not a file"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("is a directory, not a file"), "{error}");
 
     let error = load(&folder.path().join("absent.png")).expect_err("no file");
     assert_eq!(error.kind(), ErrorKind::Missing);
-    assert!(
-        error.to_string().ends_with("absent.png does not exist"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("absent.png does not exist"), "{error}");
 
     let text = folder.path().join("page.png");
     std::fs::write(&text, "<html>").expect("a writable folder");
     let error = load(&text).expect_err("a page");
     assert!(error.to_string().ends_with("page.png"), "{error}");
-    let source = std::error::Error::source(&error)
-        .expect("the reason")
-        .to_string();
+    let source = std::error::Error::source(&error).expect("the reason").to_string();
     assert_eq!(source, "not an image (found an HTML page)");
     assert!(error.hint().expect("advice").contains("PNG"));
 
-    let limits = ImageLimits {
-        max_bytes: 5,
-        ..Default::default()
-    };
+    let limits = ImageLimits { max_bytes: 5, ..Default::default() };
     let error = load_image(&text, &limits, Orientation::Upright).expect_err("six bytes");
-    assert!(
-        error
-            .to_string()
-            .contains("6 bytes or more, the limit is 5"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("6 bytes or more, the limit is 5"), "{error}");
     let error = decode_image(b"<html>", &limits, Orientation::Upright).expect_err("six bytes");
-    assert_eq!(
-        error.to_string(),
-        "the image file has 6 bytes, the limit is 5"
-    );
+    assert_eq!(error.to_string(), "the image file has 6 bytes, the limit is 5");
 }
 
 #[cfg(unix)]
 #[test]
 fn m1_pipes_devices_and_dangling_links_do_not_hang() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (pipe, link) = (
-        folder.path().join("pipe.png"),
-        folder.path().join("link.png"),
-    );
-    let made = std::process::Command::new("mkfifo")
-        .arg(&pipe)
-        .status()
-        .expect("mkfifo");
+    let (pipe, link) = (folder.path().join("pipe.png"), folder.path().join("link.png"));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
     assert!(made.success());
     std::os::unix::fs::symlink("nowhere", &link).expect("a link");
     let load = |path: &Path| load_image(path, &ImageLimits::default(), Orientation::Upright);
     for path in [&pipe, Path::new("/dev/zero")] {
         let error = load(path).expect_err("not a file");
-        assert!(
-            error.to_string().contains("a pipe, socket or device"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("a pipe, socket or device"), "{error}");
     }
-    assert_eq!(
-        load(&link).expect_err("dangling").kind(),
-        ErrorKind::Missing
-    );
+    assert_eq!(load(&link).expect_err("dangling").kind(), ErrorKind::Missing);
 }
 
 #[test]
 fn m2_every_truncation_is_refused() {
-    for (format, name) in [
-        (ImageFormat::Png, "PNG"),
-        (ImageFormat::Jpeg, "JPEG"),
-        (ImageFormat::WebP, "WebP"),
-    ] {
+    for (format, name) in
+        [(ImageFormat::Png, "PNG"), (ImageFormat::Jpeg, "JPEG"), (ImageFormat::WebP, "WebP")]
+    {
         let whole = encode(picture(), format);
         assert!(decode(&whole).is_ok(), "{name}");
         for part in [9, 10, 25, 50, 75, 90, 99] {
@@ -232,10 +161,7 @@ fn m2_every_truncation_is_refused() {
     }
     // A JPEG that lacks nothing but its end marker is refused as well, as in Pillow.
     let jpeg = encode(picture(), ImageFormat::Jpeg);
-    assert_eq!(
-        refusal(&jpeg[..jpeg.len() - 2]),
-        "the JPEG file is truncated"
-    );
+    assert_eq!(refusal(&jpeg[..jpeg.len() - 2]), "the JPEG file is truncated");
     let gif = encode(picture(), ImageFormat::Gif);
     refusal(&gif[..gif.len() / 2]);
 }
@@ -248,10 +174,7 @@ fn m2_damage_is_refused() {
     assert!(refusal(&png).starts_with("the PNG file is damaged"));
 
     let mut jpeg = encode(picture(), ImageFormat::Jpeg);
-    let table = jpeg
-        .windows(2)
-        .position(|w| w == [0xff, 0xc4])
-        .expect("a Huffman table");
+    let table = jpeg.windows(2).position(|w| w == [0xff, 0xc4]).expect("a Huffman table");
     // More codes of one bit than one bit has values.
     jpeg[table + 5] = 200;
     assert!(refusal(&jpeg).starts_with("the JPEG file is damaged"));
@@ -260,22 +183,13 @@ fn m2_damage_is_refused() {
 #[test]
 fn m3_dimension_bomb_is_refused_from_the_header() {
     let message = refusal(&png_header(100_000, 100_000, 8, 2));
-    assert_eq!(
-        message,
-        "the image is 100000x100000: a side may have 16384 pixels"
-    );
+    assert_eq!(message, "the image is 100000x100000: a side may have 16384 pixels");
     // Not even the chunk behind the header is needed.
     assert_eq!(refusal(&png_header(100_000, 100_000, 8, 2)[..33]), message);
     let message = refusal(&jpeg_header(65_535, 65_535));
-    assert_eq!(
-        message,
-        "the image is 65535x65535: a side may have 16384 pixels"
-    );
+    assert_eq!(message, "the image is 65535x65535: a side may have 16384 pixels");
     let message = refusal(&png_header(16_000, 16_000, 8, 0));
-    assert_eq!(
-        message,
-        "the image is 16000x16000: the limit is 40000000 pixels in all"
-    );
+    assert_eq!(message, "the image is 16000x16000: the limit is 40000000 pixels in all");
     // 39 megapixels of eight bytes each.
     let message = refusal(&png_header(16_000, 2_450, 16, 6));
     assert!(
@@ -310,10 +224,7 @@ fn m4_odd_shapes_work_or_are_refused() {
 
     let long = encode(image::RgbImage::new(10_000, 1), ImageFormat::Png);
     let message = refusal(&long);
-    assert_eq!(
-        message,
-        "the image is 10000x1: the longer side may be 200 times the shorter"
-    );
+    assert_eq!(message, "the image is 10000x1: the longer side may be 200 times the shorter");
     assert!(decode(&encode(image::RgbImage::new(1, 200), ImageFormat::Png)).is_ok());
 }
 
@@ -337,14 +248,9 @@ fn m5_only_the_first_frame_is_decoded() {
 
     let control = [&1u32.to_be_bytes()[..], &[0; 22]].concat();
     let frame = [chunk(b"fcTL", &control), chunk(b"fdAT", &[0xff; 40])].concat();
-    let extra = [
-        chunk(b"acTL", &[0, 1, 0x86, 0xa0, 0, 0, 0, 0]),
-        frame.repeat(10_000),
-    ];
+    let extra = [chunk(b"acTL", &[0, 1, 0x86, 0xa0, 0, 0, 0, 0]), frame.repeat(10_000)];
     assert_eq!(
-        decode(&png_with(&extra))
-            .expect("the default picture")
-            .pixels(),
+        decode(&png_with(&extra)).expect("the default picture").pixels(),
         picture().as_raw()
     );
 
@@ -356,12 +262,7 @@ fn m5_only_the_first_frame_is_decoded() {
 fn m6_metadata_never_reaches_a_decoder() {
     let garbage = vec![0xff; 1 << 16];
     let texts = [b"zTXt", b"iTXt", b"iCCP", b"tEXt", b"eXIf"].map(|name| chunk(name, &garbage));
-    assert_eq!(
-        decode(&png_with(&texts))
-            .expect("texts are ignored")
-            .pixels(),
-        picture().as_raw()
-    );
+    assert_eq!(decode(&png_with(&texts)).expect("texts are ignored").pixels(), picture().as_raw());
     // A wrong checksum on a chunk nobody reads is no damage.
     let mut broken = chunk(b"zTXt", &garbage);
     broken.pop();
@@ -378,23 +279,11 @@ fn m6_orientation_is_applied_and_clamped() {
         (image.width(), image.height())
     };
     for value in [5, 6, 7, 8] {
-        assert_eq!(
-            size(value, 8, Orientation::Upright),
-            (30, 40),
-            "orientation {value}"
-        );
-        assert_eq!(
-            size(value, 8, Orientation::Raw),
-            (40, 30),
-            "orientation {value}"
-        );
+        assert_eq!(size(value, 8, Orientation::Upright), (30, 40), "orientation {value}");
+        assert_eq!(size(value, 8, Orientation::Raw), (40, 30), "orientation {value}");
     }
     for value in [0, 1, 9, 255, 262, 65_535] {
-        assert_eq!(
-            size(value, 8, Orientation::Upright),
-            (40, 30),
-            "orientation {value}"
-        );
+        assert_eq!(size(value, 8, Orientation::Upright), (40, 30), "orientation {value}");
     }
     // The directory lies outside the block.
     assert_eq!(size(6, 0xffff_fff0, Orientation::Upright), (40, 30));
@@ -413,19 +302,14 @@ fn m7_other_formats_are_named_and_refused() {
         (b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG"),
         (b"<?xml version=\"1.0\"?>\n<svg/>", "SVG"),
     ] {
-        assert_eq!(
-            refusal(bytes),
-            format!("{format} pictures are not supported")
-        );
+        assert_eq!(refusal(bytes), format!("{format} pictures are not supported"));
     }
 }
 
 #[test]
 fn m8_every_colour_type_becomes_rgb_as_in_pillow() {
     let first = |bytes: &[u8]| -> [u8; 3] {
-        decode(bytes).expect("a picture").pixels()[..3]
-            .try_into()
-            .expect("three bytes")
+        decode(bytes).expect("a picture").pixels()[..3].try_into().expect("three bytes")
     };
     let png = |image: DynamicImage| encode(image, ImageFormat::Png);
     // Alpha is dropped, even where it is 0.
@@ -438,11 +322,7 @@ fn m8_every_colour_type_becomes_rgb_as_in_pillow() {
     assert_eq!(first(&png(DynamicImage::ImageRgb16(deep))), [0, 1, 255]);
     for (value, expected) in [(0u16, 0), (200, 200), (256, 255), (65_535, 255)] {
         let grey = image::ImageBuffer::from_pixel(2, 2, image::Luma([value]));
-        assert_eq!(
-            first(&png(DynamicImage::ImageLuma16(grey))),
-            [expected; 3],
-            "{value}"
-        );
+        assert_eq!(first(&png(DynamicImage::ImageLuma16(grey))), [expected; 3], "{value}");
         let both = image::ImageBuffer::from_pixel(2, 2, image::LumaA([value, 9]));
         assert_eq!(
             first(&png(DynamicImage::ImageLumaA16(both))),
@@ -470,29 +350,17 @@ fn m10_images_and_places_must_match() {
     let image = RgbImage8::filled(8, 8, [1, 2, 3]);
     let ask = |range| Conversation::new(vec![Message::user_with_images(range, "What?")]);
     let error = prompt_error(&ask(0..2), std::slice::from_ref(&image));
-    assert_eq!(
-        error.to_string(),
-        "a message refers to image 1, but 1 were given (counted from 0)"
-    );
+    assert_eq!(error.to_string(), "a message refers to image 1, but 1 were given (counted from 0)");
     assert_eq!(error.kind(), ErrorKind::Usage);
     let error = prompt_error(&ask(0..1), &[image.clone(), image.clone()]);
     assert_eq!(
         error.to_string(),
         "2 images were given, but image 1 appears in no message (counted from 0)"
     );
-    let answer = Message {
-        role: Role::Assistant,
-        content: vec![Part::Image(0)],
-    };
-    let error = prompt_error(
-        &Conversation::new(vec![Message::user("hi"), answer]),
-        &[image],
-    );
+    let answer = Message { role: Role::Assistant, content: vec![Part::Image(0)] };
+    let error = prompt_error(&Conversation::new(vec![Message::user("hi"), answer]), &[image]);
     assert!(matches!(error, PromptError::ImageInAnswer), "{error}");
-    assert!(matches!(
-        prompt_error(&Conversation::new(vec![]), &[]),
-        PromptError::Empty
-    ));
+    assert!(matches!(prompt_error(&Conversation::new(vec![]), &[]), PromptError::Empty));
 }
 
 #[test]
@@ -502,13 +370,7 @@ fn m10_a_prompt_over_the_context_is_refused_with_both_numbers() {
     // The tiny model holds 2048 tokens; 15 pictures take 15 x 146.
     let conversation = Conversation::with_system("", vec![Message::user_with_images(0..15, "?")]);
     let error = prompt_error(&conversation, &images);
-    let PromptError::TooLong {
-        tokens,
-        limit: 2048,
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let PromptError::TooLong { tokens, limit: 2048 } = error else { panic!("{error}") };
     assert!(tokens > 15 * 146, "{tokens}");
     assert!(error.hint().expect("advice").contains("fewer images"));
 }

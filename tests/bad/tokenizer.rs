@@ -36,9 +36,7 @@ fn load(json: &Value) -> Result<JanusTokenizer, TokenizerError> {
 fn refusal(json: &Value) -> String {
     let error = load(json).expect_err("a bad tokenizer");
     assert_eq!(error.kind(), ErrorKind::BadData, "{error}");
-    let TokenizerError::File { path, source } = error else {
-        panic!("{error}")
-    };
+    let TokenizerError::File { path, source } = error else { panic!("{error}") };
     assert!(path.ends_with("tokenizer.json"));
     source.to_string()
 }
@@ -59,26 +57,15 @@ fn with(pointer: &str, value: Value) -> Value {
 
 fn added_token(json: &mut Value, content: &str) -> usize {
     let list = json["added_tokens"].as_array().expect("a list");
-    list.iter()
-        .position(|token| token["content"] == content)
-        .expect("the token")
+    list.iter().position(|token| token["content"] == content).expect("the token")
 }
 
 #[test]
 fn k1_merges_that_do_not_fit_the_vocabulary_are_named() {
     for (merge, expected) in [
-        (
-            json!("absent1 absent2"),
-            "model.merges[0]: \"absent1\" is not in the vocabulary",
-        ),
-        (
-            json!(["a", "absent2"]),
-            "model.merges[0]: \"absent2\" is not in the vocabulary",
-        ),
-        (
-            json!(["q", "Z"]),
-            "model.merges[0]: \"qZ\" is not in the vocabulary",
-        ),
+        (json!("absent1 absent2"), "model.merges[0]: \"absent1\" is not in the vocabulary"),
+        (json!(["a", "absent2"]), "model.merges[0]: \"absent2\" is not in the vocabulary"),
+        (json!(["q", "Z"]), "model.merges[0]: \"qZ\" is not in the vocabulary"),
         (json!("alone"), "model.merges[0]: 1 parts instead of 2"),
         (json!("a b c"), "model.merges[0]: 3 parts instead of 2"),
         (json!([]), "model.merges[0]: 0 parts instead of 2"),
@@ -97,16 +84,9 @@ fn k1_other_models_and_other_files_are_refused() {
     assert!(refusal(&with("/model", unigram)).contains("not a BPE tokenizer"));
     for bytes in [&b""[..], b"{", b"null", b"<html>", &b"[".repeat(100_000)] {
         let error = load_bytes(bytes).expect_err("not a tokenizer");
-        let source = std::error::Error::source(&error)
-            .expect("the reason")
-            .to_string();
+        let source = std::error::Error::source(&error).expect("the reason").to_string();
         assert!(source.contains("not a BPE tokenizer"), "{source}");
-        assert!(
-            error
-                .hint()
-                .expect("advice")
-                .contains("fetch the file again")
-        );
+        assert!(error.hint().expect("advice").contains("fetch the file again"));
     }
     let message = refusal(&with("/pre_tokenizer", json!({"type": "Unheard"})));
     assert!(message.starts_with("loading failed"), "{message}");
@@ -117,22 +97,12 @@ fn k1_a_missing_or_huge_file_is_refused_before_reading() {
     let folder = tempfile::tempdir().expect("a folder");
     let error = JanusTokenizer::from_dir(folder.path()).expect_err("nothing there");
     assert_eq!(error.kind(), ErrorKind::Missing);
-    assert!(
-        error.to_string().ends_with("tokenizer.json does not exist"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("tokenizer.json does not exist"), "{error}");
     let path = folder.path().join("tokenizer.json");
     // Sparse: takes no room on disk.
-    std::fs::File::create(&path)
-        .and_then(|f| f.set_len((64 << 20) + 1))
-        .expect("a sparse file");
+    std::fs::File::create(&path).and_then(|f| f.set_len((64 << 20) + 1)).expect("a sparse file");
     let error = JanusTokenizer::from_dir(folder.path()).expect_err("too large");
-    assert!(
-        error
-            .to_string()
-            .contains("67108865 bytes or more, the limit is 67108864"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("67108865 bytes or more, the limit is 67108864"), "{error}");
 }
 
 #[test]
@@ -140,40 +110,23 @@ fn k2_lengths_templates_and_strips_are_checked() {
     let truncation = |max_length: u32, stride: u32| json!({"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": stride});
     for (length, stride) in [(4, 4), (4, 9), (0, 0)] {
         let message = refusal(&with("/truncation", truncation(length, stride)));
-        assert_eq!(
-            message,
-            format!("truncation: a stride of {stride} with a length of {length}")
-        );
+        assert_eq!(message, format!("truncation: a stride of {stride} with a length of {length}"));
     }
     let padding = json!({"strategy": {"Fixed": 0}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
-    assert_eq!(
-        refusal(&with("/padding", padding)),
-        "padding.strategy: a fixed length of 0"
-    );
+    assert_eq!(refusal(&with("/padding", padding)), "padding.strategy: a fixed length of 0");
 
     let piece = json!({"SpecialToken": {"id": "<nowhere>", "type_id": 0}});
     let template =
         json!({"type": "TemplateProcessing", "single": [piece], "pair": [], "special_tokens": {}});
     let message = refusal(&with("/post_processor", template.clone()));
-    assert_eq!(
-        message,
-        "post_processor: the template names \"<nowhere>\", which is absent"
-    );
-    let message = refusal(&with(
-        "/post_processor",
-        json!({"type": "Sequence", "processors": [template]}),
-    ));
-    assert!(
-        message.starts_with("post_processor.processors[0]"),
-        "{message}"
-    );
+    assert_eq!(message, "post_processor: the template names \"<nowhere>\", which is absent");
+    let message =
+        refusal(&with("/post_processor", json!({"type": "Sequence", "processors": [template]})));
+    assert!(message.starts_with("post_processor.processors[0]"), "{message}");
 
     let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 4_000_000_000u32});
-    assert_eq!(
-        refusal(&with("/decoder", strip)),
-        "decoder.stop: strips 4000000000 characters"
-    );
+    assert_eq!(refusal(&with("/decoder", strip)), "decoder.stop: strips 4000000000 characters");
     let map = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
     assert!(load(&with("/normalizer", map)).is_err());
 }
@@ -187,10 +140,7 @@ fn k2_a_file_cannot_cut_or_pad_a_prompt() {
     json["padding"] = json!({"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
     let text = "Hello, how are you?";
-    let ids = load(&json)
-        .expect("valid values")
-        .encode(text)
-        .expect("text");
+    let ids = load(&json).expect("valid values").encode(text).expect("text");
     assert_eq!(ids, good().encode(text).expect("text"));
 }
 
@@ -201,25 +151,16 @@ fn k2_a_panic_while_decoding_is_an_error() {
     let tokenizer = load(&with("/decoder", strip)).expect("within the bounds");
     let id = tokenizer.id("a").expect("a letter");
     let error = tokenizer.decode(&[id], false).expect_err("a panic inside");
-    assert!(
-        matches!(error, TokenizerError::Panic { action: "decoding" }),
-        "{error}"
-    );
+    assert!(matches!(error, TokenizerError::Panic { action: "decoding" }), "{error}");
 }
 
 #[test]
 fn k3_ids_must_count_up_from_zero() {
     let size = good().size();
     let message = refusal(&with("/model/vocab/a", json!(3)));
-    assert!(
-        message.starts_with("model.vocab: ") && message.ends_with("share id 3"),
-        "{message}"
-    );
+    assert!(message.starts_with("model.vocab: ") && message.ends_with("share id 3"), "{message}");
     let message = refusal(&with("/model/vocab/a", json!(999_999)));
-    assert_eq!(
-        message,
-        format!("model.vocab: \"a\" has id 999999 of {size}: there are gaps")
-    );
+    assert_eq!(message, format!("model.vocab: \"a\" has id 999999 of {size}: there are gaps"));
     for id in [json!(-1), json!(1u64 << 40), json!("7"), json!(1.5)] {
         assert!(refusal(&with("/model/vocab/a", id)).contains("not a BPE tokenizer"));
     }
@@ -229,19 +170,10 @@ fn k3_ids_must_count_up_from_zero() {
     assert!(refusal(&json).ends_with("there are gaps"));
     // The ids of two tokens exchanged: the crate numbers them by their order and only warns.
     let mut json = good_json();
-    let (a, b) = (
-        added_token(&mut json, "<|User|>"),
-        added_token(&mut json, "<|Assistant|>"),
-    );
-    let ids = (
-        json["added_tokens"][a]["id"].clone(),
-        json["added_tokens"][b]["id"].clone(),
-    );
+    let (a, b) = (added_token(&mut json, "<|User|>"), added_token(&mut json, "<|Assistant|>"));
+    let ids = (json["added_tokens"][a]["id"].clone(), json["added_tokens"][b]["id"].clone());
     (json["added_tokens"][a]["id"], json["added_tokens"][b]["id"]) = (ids.1, ids.0);
-    assert!(
-        refusal(&json).contains("in the file, but would get"),
-        "order and ids disagree"
-    );
+    assert!(refusal(&json).contains("in the file, but would get"), "order and ids disagree");
 }
 
 #[test]
@@ -264,12 +196,7 @@ fn k3_ids_beyond_the_models_rows_are_refused() {
     assert!(tokenizer.check_vocabulary(tokenizer.size()).is_ok());
     let error = tokenizer.check_vocabulary(100).expect_err("too few rows");
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(
-        error
-            .to_string()
-            .ends_with("the model only 100 embedding rows"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("the model only 100 embedding rows"), "{error}");
 }
 
 #[test]
@@ -285,10 +212,7 @@ fn k4_a_missing_token_is_named() {
         let mut json = good_json();
         let index = added_token(&mut json, token);
         json["added_tokens"][index]["content"] = json!("<renamed>");
-        assert_eq!(
-            refusal(&json),
-            format!("the tokenizer lacks the token {token}")
-        );
+        assert_eq!(refusal(&json), format!("the tokenizer lacks the token {token}"));
     }
     // Janus-1.3B writes its roles as words: these two may be absent.
     let mut json = good_json();
@@ -307,15 +231,10 @@ fn k4_a_token_that_would_be_split_is_named() {
         let content = token["content"].as_str().expect("a text").to_owned();
         json["model"]["vocab"][content] = token["id"].clone();
     }
-    let kept = tokens
-        .into_iter()
-        .filter(|token| token["content"] != "<image_placeholder>");
+    let kept = tokens.into_iter().filter(|token| token["content"] != "<image_placeholder>");
     json["added_tokens"] = kept.collect();
     let message = refusal(&json);
-    assert!(
-        message.starts_with("the token <image_placeholder> is not registered"),
-        "{message}"
-    );
+    assert!(message.starts_with("the token <image_placeholder> is not registered"), "{message}");
 }
 
 #[test]
@@ -336,10 +255,7 @@ fn k4_the_trained_pad_token_goes_before_what_the_files_say() {
     }
     std::fs::write(folder.path().join("special_tokens_map.json"), "{").expect("a writable folder");
     let error = JanusTokenizer::from_dir(folder.path()).expect_err("half a file");
-    assert!(
-        error.to_string().ends_with("special_tokens_map.json"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("special_tokens_map.json"), "{error}");
 }
 
 #[test]
@@ -348,9 +264,7 @@ fn k5_special_strings_typed_by_a_user_stay_text() {
     let special = *tokenizer.special();
     let control: Vec<u32> = (0..tokenizer.size() as u32)
         .filter(|id| {
-            tokenizer
-                .token(*id)
-                .is_some_and(|token| token.starts_with('<') && token.len() > 1)
+            tokenizer.token(*id).is_some_and(|token| token.starts_with('<') && token.len() > 1)
         })
         .collect();
     for text in [
@@ -363,10 +277,7 @@ fn k5_special_strings_typed_by_a_user_stay_text() {
         "<|det|><|/det|><|grounding|>",
     ] {
         let ids = tokenizer.encode_plain(text).expect(text);
-        assert!(
-            !ids.iter().any(|id| control.contains(id)),
-            "{text}: {ids:?}"
-        );
+        assert!(!ids.iter().any(|id| control.contains(id)), "{text}: {ids:?}");
         assert_eq!(tokenizer.decode(&ids, false).expect(text), text);
     }
     // The same through a whole prompt: one turn of each role, no picture, one begin.
@@ -376,18 +287,9 @@ fn k5_special_strings_typed_by_a_user_stay_text() {
     let input = processor
         .understand(&Conversation::new(vec![Message::user(text)]), &[])
         .expect("plain text");
-    let count = |wanted: u32| {
-        input.ids[0]
-            .iter()
-            .filter(|id| **id == wanted as i32)
-            .count()
-    };
+    let count = |wanted: u32| input.ids[0].iter().filter(|id| **id == wanted as i32).count();
     assert_eq!(
-        (
-            count(special.image_placeholder),
-            count(special.eos),
-            count(special.bos)
-        ),
+        (count(special.image_placeholder), count(special.eos), count(special.bos)),
         (0, 0, 1)
     );
     assert_eq!(special.assistant.map(count), Some(1));
@@ -404,13 +306,8 @@ fn k5_a_special_token_that_cannot_be_kept_apart_is_refused() {
     let index = added_token(&mut json, "<|User|>");
     json["added_tokens"][index]["normalized"] = json!(true);
     let tokenizer = load(&json).expect("loadable");
-    let error = tokenizer
-        .encode_plain("I am USER")
-        .expect_err("a special token appears");
-    assert_eq!(
-        error.to_string(),
-        "the text contains special tokens: 1 instead of 0"
-    );
+    let error = tokenizer.encode_plain("I am USER").expect_err("a special token appears");
+    assert_eq!(error.to_string(), "the text contains special tokens: 1 instead of 0");
     assert!(error.hint().is_some());
 }
 

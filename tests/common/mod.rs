@@ -186,7 +186,10 @@ impl Case {
         assert!(
             share <= self.target.bound,
             "{label}: element {} is {}, PyTorch has {}; {share:.1e} of the scale {scale}, bound {:.0e}",
-            worst.1, actual[worst.1], expected[worst.1], self.target.bound,
+            worst.1,
+            actual[worst.1],
+            expected[worst.1],
+            self.target.bound,
         );
     }
 }

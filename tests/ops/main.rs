@@ -41,9 +41,15 @@ fn linear_is_exact_up_to_rounding_in_every_weight_format() {
             _ => vec![DType::F32],
         };
         let mut worst = 0.0f64;
-        for [rows, input, output] in
-            [[1, 1, 1], [1, 64, 129], [2, 200, 64], [3, 63, 65], [8, 96, 130], [9, 96, 130], [70, 257, 61]]
-        {
+        for [rows, input, output] in [
+            [1, 1, 1],
+            [1, 64, 129],
+            [2, 200, 64],
+            [3, 63, 65],
+            [8, 96, 130],
+            [9, 96, 130],
+            [70, 257, 61],
+        ] {
             for dtype in &formats {
                 let x = noise([rows, input], 1, &target.device);
                 let w = noise([output, input], 2, &target.device).cast(*dtype);

@@ -26,7 +26,10 @@ fn bf16_weights_are_mapped_not_copied() {
                 (parse(start)..parse(end)).contains(&address)
             });
             let holder = holder.unwrap();
-            assert!(holder.contains("model") && holder.contains(folder), "{model}/{folder}: {holder}");
+            assert!(
+                holder.contains("model") && holder.contains(folder),
+                "{model}/{folder}: {holder}"
+            );
         }
     }
 }
@@ -44,7 +47,8 @@ fn either_half_loads_alone_and_says_what_it_lacks() {
     assert!(understanding.gen_vision_model.is_none() && generation.vision_model.is_none());
     assert!(generation.language_model.lm_head.is_none());
     // The decoder body belongs to both.
-    let body = generation.tensors().iter().filter(|t| t.name.starts_with("language_model.")).count();
+    let body =
+        generation.tensors().iter().filter(|t| t.name.starts_with("language_model.")).count();
     assert_eq!(understanding.tensors().len() + generation.tensors().len(), all + body);
     let codes = burn::tensor::Tensor::<2, burn::tensor::Int>::zeros([1, 1], &Device::flex());
     let error = understanding.embed_codes(codes).unwrap_err();
@@ -60,7 +64,8 @@ fn expected_names_are_those_of_the_checkpoint() {
     let (janus, report) = Janus::load(&path, &Device::flex(), &options).unwrap();
     let expected = config.expected_tensors(&Device::flex());
     assert_eq!(expected.len(), report.tensors);
-    let mut names: Vec<_> = janus.tensors().into_iter().map(|t| (t.name, t.shape.to_vec())).collect();
+    let mut names: Vec<_> =
+        janus.tensors().into_iter().map(|t| (t.name, t.shape.to_vec())).collect();
     let mut expected = expected;
     names.sort();
     expected.sort();

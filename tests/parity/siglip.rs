@@ -7,7 +7,10 @@ use crate::common::each;
 fn patches_and_positions() {
     each(|case| {
         let tower = &case.janus.vision_model.as_ref().unwrap().vision_tower;
-        case.close("siglip.embeddings", tower.embed(case.fixture.float("pixel_values", case.device())));
+        case.close(
+            "siglip.embeddings",
+            tower.embed(case.fixture.float("pixel_values", case.device())),
+        );
     });
 }
 
@@ -30,7 +33,10 @@ fn every_block() {
 fn final_norm() {
     each(|case| {
         let tower = case.janus.vision_model.as_ref().unwrap();
-        case.close("siglip.output", tower.forward(case.fixture.float("pixel_values", case.device())));
+        case.close(
+            "siglip.output",
+            tower.forward(case.fixture.float("pixel_values", case.device())),
+        );
     });
 }
 

@@ -12,8 +12,7 @@ use crate::vq::VqConfig;
 
 /// Parses either dialect, told apart by the name of the language part.
 pub(super) fn parse(text: &str) -> Result<(JanusConfig, Dialect), ConfigError> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|source| ConfigError::Json { source })?;
+    let value: Value = serde_json::from_str(text).map_err(|source| ConfigError::Json { source })?;
     let root = Fields::root(&value)?;
     root.only("model_type", &["multi_modality", "janus"])?;
     if root.get("auto_map").is_some() || root.get("trust_remote_code").is_some() {
@@ -33,7 +32,13 @@ pub(super) fn parse(text: &str) -> Result<(JanusConfig, Dialect), ConfigError> {
 
 /// DeepSeek's dialect: named classes imply sizes; `params` may override every one of them.
 fn original(root: &Fields) -> Result<JanusConfig, ConfigError> {
-    for name in ["aligner_config", "gen_aligner_config", "gen_head_config", "gen_vision_config", "vision_config"] {
+    for name in [
+        "aligner_config",
+        "gen_aligner_config",
+        "gen_head_config",
+        "gen_vision_config",
+        "vision_config",
+    ] {
         if !root.object(name)?.present() {
             return Err(ConfigError::field(name, "missing"));
         }

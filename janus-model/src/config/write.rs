@@ -132,7 +132,6 @@ fn original_vision(config: &VisionConfig) -> Value {
         ("select_layer".to_owned(), json!(-1)),
     ]);
     if *config != base {
-    
         params.extend([
             ("patch_size".to_owned(), json!(config.patch_size)),
             ("width".to_owned(), json!(config.hidden_size)),

@@ -67,10 +67,8 @@ pub fn load_image(
     orientation: Orientation,
 ) -> Result<RgbImage8, ImageError> {
     let bytes = read_file(path, limits.max_bytes)?;
-    decode_image(&bytes, limits, orientation).map_err(|e| ImageError::File {
-        path: path.to_owned(),
-        source: Box::new(e),
-    })
+    decode_image(&bytes, limits, orientation)
+        .map_err(|e| ImageError::File { path: path.to_owned(), source: Box::new(e) })
 }
 
 /// Decodes the first frame of a PNG, JPEG, WebP, GIF or BMP.
@@ -93,10 +91,8 @@ pub fn decode_image(
     let format = sniff(bytes)?;
     // The decoders are fuzzed by their authors, but a panic here would end a server's request
     // thread: it is turned into the same error as any other damage.
-    catch_unwind(AssertUnwindSafe(|| {
-        decode_format(format, bytes, limits, orientation)
-    }))
-    .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up")))
+    catch_unwind(AssertUnwindSafe(|| decode_format(format, bytes, limits, orientation)))
+        .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,9 +120,7 @@ fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
     let at =
         |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|b| b.starts_with(magic));
     // "BM" alone may start a text; a BMP's second header has one of few sizes.
-    let bmp_header = bytes
-        .get(14..18)
-        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let bmp_header = bytes.get(14..18).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     match bytes {
         [] => Err(ImageError::Empty),
         [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Format::Png),
@@ -161,17 +155,12 @@ fn not_decodable(bytes: &[u8]) -> ImageError {
     let format = match brand {
         Some(b"avif" | b"avis") => Some("AVIF"),
         Some(b"heic" | b"heix" | b"mif1" | b"msf1") => Some("HEIC"),
-        _ => known
-            .iter()
-            .find(|(magic, _)| head.starts_with(magic))
-            .map(|(_, name)| *name),
+        _ => known.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name),
     };
     if let Some(format) = format {
         return ImageError::UnsupportedFormat { format };
     }
-    let text = std::str::from_utf8(head)
-        .ok()
-        .map(|text| text.trim_start().to_ascii_lowercase());
+    let text = std::str::from_utf8(head).ok().map(|text| text.trim_start().to_ascii_lowercase());
     let found = match text {
         Some(text) if text.starts_with("<?xml") && contains(bytes, b"<svg") => {
             return ImageError::UnsupportedFormat { format: "SVG" };
@@ -187,9 +176,7 @@ fn not_decodable(bytes: &[u8]) -> ImageError {
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes[..bytes.len().min(1024)]
-        .windows(needle.len())
-        .any(|window| window == needle)
+    bytes[..bytes.len().min(1024)].windows(needle.len()).any(|window| window == needle)
 }
 
 fn decode_format(
@@ -200,12 +187,7 @@ fn decode_format(
 ) -> Result<RgbImage8, ImageError> {
     let source = Cursor::new(bytes);
     let fail = |e| codec_error(format, e);
-    let run = Run {
-        format,
-        limits,
-        orientation,
-        clip_grey: false,
-    };
+    let run = Run { format, limits, orientation, clip_grey: false };
     match format {
         Format::Png => {
             // Sizes come first in a PNG: a bomb is refused even if nothing follows them.
@@ -216,19 +198,13 @@ fn decode_format(
             let source = Cursor::new(essential.as_slice());
             let decoder = png::PngDecoder::with_limits(source, codec_limits).map_err(fail)?;
             // A grey picture with a transparent colour arrives as grey+alpha, like a true one.
-            Run {
-                clip_grey: bytes.get(PNG_COLOR_TYPE) == Some(&0),
-                ..run
-            }
-            .finish(decoder)
+            Run { clip_grey: bytes.get(PNG_COLOR_TYPE) == Some(&0), ..run }.finish(decoder)
         }
         Format::Jpeg => {
             let decoder = jpeg::JpegDecoder::new(source).map_err(fail)?;
             run.check(decoder.dimensions(), decoder.total_bytes())?;
             if !jpeg_has_end(bytes) {
-                return Err(ImageError::Truncated {
-                    format: format.name(),
-                });
+                return Err(ImageError::Truncated { format: format.name() });
             }
             run.finish(decoder)
         }
@@ -242,9 +218,7 @@ fn decode_format(
 const PNG_COLOR_TYPE: usize = 25;
 
 fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let truncated = || ImageError::Truncated {
-        format: Format::Png.name(),
-    };
+    let truncated = || ImageError::Truncated { format: Format::Png.name() };
     let number = |offset: usize| {
         let field = bytes.get(offset..)?.first_chunk::<4>()?;
         Some(u32::from_be_bytes(*field))
@@ -319,37 +293,22 @@ impl Run<'_> {
         } else if width * height > limits.max_pixels {
             format!("the limit is {} pixels in all", limits.max_pixels)
         } else if long > short * limits.max_ratio {
-            format!(
-                "the longer side may be {} times the shorter",
-                limits.max_ratio
-            )
+            format!("the longer side may be {} times the shorter", limits.max_ratio)
         } else if bytes > limits.max_decoder_bytes {
-            format!(
-                "decoding takes {bytes} bytes, the limit is {}",
-                limits.max_decoder_bytes
-            )
+            format!("decoding takes {bytes} bytes, the limit is {}", limits.max_decoder_bytes)
         } else {
             return Ok(());
         };
-        Err(ImageError::TooLarge {
-            width,
-            height,
-            limit,
-        })
+        Err(ImageError::TooLarge { width, height, limit })
     }
 
     fn finish(&self, mut decoder: impl ImageDecoder) -> Result<RgbImage8, ImageError> {
         self.check(decoder.dimensions(), decoder.total_bytes())?;
         let mut codec_limits = Limits::default();
         codec_limits.max_alloc = Some(self.limits.max_decoder_bytes);
-        decoder
-            .set_limits(codec_limits)
-            .map_err(|e| codec_error(self.format, e))?;
+        decoder.set_limits(codec_limits).map_err(|e| codec_error(self.format, e))?;
         // Damaged EXIF is no reason to refuse a picture.
-        let turn = decoder
-            .orientation()
-            .ok()
-            .filter(|_| self.orientation == Orientation::Upright);
+        let turn = decoder.orientation().ok().filter(|_| self.orientation == Orientation::Upright);
         let decoded =
             DynamicImage::from_decoder(decoder).map_err(|e| codec_error(self.format, e))?;
         let mut rgb = DynamicImage::ImageRgb8(to_rgb(decoded, self.clip_grey));
@@ -379,10 +338,9 @@ fn to_rgb(image: DynamicImage, clip_grey: bool) -> ::image::RgbImage {
         }
         DynamicImage::ImageLumaA16(i) => i.pixels().flat_map(|p| grey(high(p.0[0]))).collect(),
         DynamicImage::ImageRgb16(i) => i.as_raw().iter().map(|&v| high(v)).collect(),
-        DynamicImage::ImageRgba16(i) => i
-            .pixels()
-            .flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])])
-            .collect(),
+        DynamicImage::ImageRgba16(i) => {
+            i.pixels().flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])]).collect()
+        }
         other => return other.into_rgb8(),
     };
     // The length is right by construction; an empty picture would be refused by the caller.
@@ -392,9 +350,7 @@ fn to_rgb(image: DynamicImage, clip_grey: bool) -> ::image::RgbImage {
 fn codec_error(format: Format, error: CodecError) -> ImageError {
     match error {
         CodecError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            ImageError::Truncated {
-                format: format.name(),
-            }
+            ImageError::Truncated { format: format.name() }
         }
         other => damaged(format, &other.to_string()),
     }
@@ -402,13 +358,6 @@ fn codec_error(format: Format, error: CodecError) -> ImageError {
 
 /// The reason comes from a decoder and may quote the file: cut, and without control characters.
 fn damaged(format: Format, reason: &str) -> ImageError {
-    let reason = reason
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect();
-    ImageError::Decode {
-        format: format.name(),
-        reason,
-    }
+    let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    ImageError::Decode { format: format.name(), reason }
 }

@@ -59,48 +59,24 @@ impl FileError {
 /// Reads a regular file of at most `limit` bytes.
 pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let io = |source: std::io::Error| match source.kind() {
-        IoKind::NotFound => FileError::Missing {
-            path: path.to_owned(),
-        },
-        _ => FileError::Io {
-            path: path.to_owned(),
-            source,
-        },
+        IoKind::NotFound => FileError::Missing { path: path.to_owned() },
+        _ => FileError::Io { path: path.to_owned(), source },
     };
     // Opening a pipe would wait for a writer: look at the kind first.
     let metadata = std::fs::metadata(path).map_err(io)?;
     if !metadata.is_file() {
-        let found = if metadata.is_dir() {
-            "a directory"
-        } else {
-            "a pipe, socket or device"
-        };
-        return Err(FileError::NotAFile {
-            path: path.to_owned(),
-            found,
-        });
+        let found = if metadata.is_dir() { "a directory" } else { "a pipe, socket or device" };
+        return Err(FileError::NotAFile { path: path.to_owned(), found });
     }
-    let too_large = |bytes| {
-        Err(FileError::TooLarge {
-            path: path.to_owned(),
-            bytes,
-            limit,
-        })
-    };
+    let too_large = |bytes| Err(FileError::TooLarge { path: path.to_owned(), bytes, limit });
     if metadata.len() > limit {
         return too_large(metadata.len());
     }
     // The file may grow between the two calls: the cap holds while reading, too.
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     let file = std::fs::File::open(path).map_err(io)?;
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    if bytes.len() as u64 > limit {
-        too_large(bytes.len() as u64)
-    } else {
-        Ok(bytes)
-    }
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > limit { too_large(bytes.len() as u64) } else { Ok(bytes) }
 }
 
 /// [`read_file`], with `None` for a file that is not there.

@@ -28,34 +28,19 @@ impl RgbImage8 {
     /// than `height * width * 3`.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self, ImageError> {
         if width == 0 || height == 0 {
-            return Err(ImageError::NoPixels {
-                width: width as u64,
-                height: height as u64,
-            });
+            return Err(ImageError::NoPixels { width: width as u64, height: height as u64 });
         }
         let expected = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if expected != Some(pixels.len()) {
-            return Err(ImageError::PixelCount {
-                found: pixels.len(),
-                width,
-                height,
-            });
+            return Err(ImageError::PixelCount { found: pixels.len(), width, height });
         }
-        Ok(Self {
-            width,
-            height,
-            pixels,
-        })
+        Ok(Self { width, height, pixels })
     }
 
     /// [`RgbImage8::new`] for callers that computed the length themselves.
     pub(crate) fn from_parts(width: usize, height: usize, pixels: Vec<u8>) -> Self {
         debug_assert_eq!(pixels.len(), width * height * 3);
-        Self {
-            width,
-            height,
-            pixels,
-        }
+        Self { width, height, pixels }
     }
 
     /// A picture of one colour; sides of 0 are raised to 1.
@@ -123,10 +108,7 @@ impl ImageProcessorConfig {
         let scaled = |length: usize| (length as u64 * side as u64 / short as u64) as usize;
         let resized = resize_bicubic(image, scaled(image.width), scaled(image.height));
         // The VQ encoder's range is fixed by its own training, whatever the vision tower's file says.
-        let vq_range = Self {
-            image_size: side,
-            ..Self::default()
-        };
+        let vq_range = Self { image_size: side, ..Self::default() };
         vq_range.normalize(&crop_center(&resized, side))
     }
 
@@ -161,26 +143,16 @@ impl ImageProcessorConfig {
                 *value = table[usize::from(pixel[channel])];
             }
         }
-        PixelValues {
-            side: canvas.width,
-            data,
-        }
+        PixelValues { side: canvas.width, data }
     }
 
     /// What each byte of a channel becomes. The order of operations and the step from f64 to f32
     /// are the reference's: NumPy scales in f64, PyTorch normalises in f32.
     fn table(&self, channel: usize) -> [f32; 256] {
-        let (mean, std) = (
-            self.image_mean[channel] as f32,
-            self.image_std[channel] as f32,
-        );
+        let (mean, std) = (self.image_mean[channel] as f32, self.image_std[channel] as f32);
         std::array::from_fn(|byte| {
             let scaled = (byte as f64 * self.rescale_factor) as f32;
-            if self.do_normalize {
-                (scaled - mean) / std
-            } else {
-                scaled
-            }
+            if self.do_normalize { (scaled - mean) / std } else { scaled }
         })
     }
 }
@@ -204,15 +176,8 @@ pub fn pad_to_square(image: &RgbImage8, side: usize, background: [u8; 3]) -> Rgb
 /// `[h, w, 3]`, both at least `side` -> `[side, side, 3]`
 fn crop_center(image: &RgbImage8, side: usize) -> RgbImage8 {
     let (left, top) = ((image.width - side) / 2, (image.height - side) / 2);
-    let rows = image
-        .pixels
-        .chunks_exact(image.width * 3)
-        .skip(top)
-        .take(side);
-    let pixels = rows
-        .flat_map(|row| &row[left * 3..(left + side) * 3])
-        .copied()
-        .collect();
+    let rows = image.pixels.chunks_exact(image.width * 3).skip(top).take(side);
+    let pixels = rows.flat_map(|row| &row[left * 3..(left + side) * 3]).copied().collect();
     RgbImage8::from_parts(side, side, pixels)
 }
 
@@ -244,10 +209,8 @@ mod tests {
     #[test]
     fn both_size_rules() {
         let original = ImageProcessorConfig::default();
-        let hugging_face = ImageProcessorConfig {
-            size_rule: SizeRule::HuggingFace,
-            ..Default::default()
-        };
+        let hugging_face =
+            ImageProcessorConfig { size_rule: SizeRule::HuggingFace, ..Default::default() };
         assert_eq!(original.resized(640, 428), (384, 256));
         assert_eq!(hugging_face.resized(640, 428), (384, 257));
         // Beyond 27:1 the short side stops at min_size.
@@ -266,39 +229,22 @@ mod tests {
         let pixel = |c: usize, y: usize, x: usize| values.data[(c * 384 + y) * 384 + x];
         assert_eq!(pixel(0, 0, 0), -0.003_921_568_6);
         assert_eq!((pixel(0, 96, 0), pixel(1, 96, 0)), (1.0, -1.0));
-        assert_eq!(
-            (pixel(0, 287, 383), pixel(0, 288, 383)),
-            (1.0, -0.003_921_568_6)
-        );
+        assert_eq!((pixel(0, 287, 383), pixel(0, 288, 383)), (1.0, -0.003_921_568_6));
     }
 
     #[test]
     fn generation_crops_the_centre_of_the_long_side() {
-        let stripes: Vec<u8> = (0..12)
-            .flat_map(|x| {
-                if (4..8).contains(&x) {
-                    [255; 3]
-                } else {
-                    [0; 3]
-                }
-            })
-            .collect();
+        let stripes: Vec<u8> =
+            (0..12).flat_map(|x| if (4..8).contains(&x) { [255; 3] } else { [0; 3] }).collect();
         let image = RgbImage8::new(12, 4, stripes.repeat(4)).expect("12x4");
-        let config = ImageProcessorConfig {
-            image_size: 4,
-            min_size: 1,
-            ..Default::default()
-        };
+        let config = ImageProcessorConfig { image_size: 4, min_size: 1, ..Default::default() };
         let values = config.generation_pixels(&image);
         assert_eq!(values.data, vec![1.0; 3 * 16]);
     }
 
     #[test]
     fn a_picture_needs_pixels_and_the_right_length() {
-        assert!(matches!(
-            RgbImage8::new(0, 4, vec![]),
-            Err(ImageError::NoPixels { .. })
-        ));
+        assert!(matches!(RgbImage8::new(0, 4, vec![]), Err(ImageError::NoPixels { .. })));
         let error = RgbImage8::new(2, 2, vec![0; 11]).expect_err("one byte short");
         assert_eq!(error.to_string(), "11 values are no 2x2 RGB picture");
         assert!(RgbImage8::new(usize::MAX, 2, vec![]).is_err());

@@ -85,9 +85,8 @@ impl ImageProcessorConfig {
     /// [`ImageConfigError`] naming the field: sides outside 1..=4096, `min_size` above the side,
     /// height and width that differ, numbers that are not finite, a deviation or scale of 0.
     pub fn from_json(json: &[u8]) -> Result<Self, ImageConfigError> {
-        let value: Value = serde_json::from_slice(json).map_err(|e| ImageConfigError::Json {
-            reason: e.to_string(),
-        })?;
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|e| ImageConfigError::Json { reason: e.to_string() })?;
         Self::from_value(&value)
     }
 
@@ -97,15 +96,10 @@ impl ImageProcessorConfig {
     /// As there.
     pub fn from_value(value: &Value) -> Result<Self, ImageConfigError> {
         let Value::Object(fields) = value else {
-            return Err(ImageConfigError::Json {
-                reason: format!("found {}", shorten(value)),
-            });
+            return Err(ImageConfigError::Json { reason: format!("found {}", shorten(value)) });
         };
         let mut config = Self::default();
-        let kind = fields
-            .get("image_processor_type")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let kind = fields.get("image_processor_type").and_then(Value::as_str).unwrap_or_default();
         if kind.starts_with("JanusImageProcessor") {
             config.size_rule = SizeRule::HuggingFace;
         }
@@ -120,9 +114,8 @@ impl ImageProcessorConfig {
             return Err(bad("min_size", &found, "at most the image size"));
         }
         if let Some(value) = present(fields, "do_normalize") {
-            config.do_normalize = value
-                .as_bool()
-                .ok_or_else(|| bad("do_normalize", value, "true or false"))?;
+            config.do_normalize =
+                value.as_bool().ok_or_else(|| bad("do_normalize", value, "true or false"))?;
         }
         if let Some(value) = present(fields, "rescale_factor") {
             config.rescale_factor = nonzero("rescale_factor", value)?;
@@ -157,9 +150,7 @@ fn present<'a>(fields: &'a Map<String, Value>, field: &str) -> Option<&'a Value>
 
 /// `image_size` of the original, `size` of Hugging Face; each a number or `{height, width}`.
 fn image_size(fields: &Map<String, Value>) -> Result<Option<usize>, ImageConfigError> {
-    let named = ["image_size", "size"]
-        .into_iter()
-        .find_map(|f| Some((f, present(fields, f)?)));
+    let named = ["image_size", "size"].into_iter().find_map(|f| Some((f, present(fields, f)?)));
     let Some((field, value)) = named else {
         return Ok(None);
     };
@@ -216,20 +207,12 @@ fn channels<T: Copy + Default>(
 }
 
 fn bad(field: &str, found: &Value, expected: &'static str) -> ImageConfigError {
-    ImageConfigError::Field {
-        field: field.to_owned(),
-        found: shorten(found),
-        expected,
-    }
+    ImageConfigError::Field { field: field.to_owned(), found: shorten(found), expected }
 }
 
 fn shorten(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 60 {
-        text
-    } else {
-        text.chars().take(60).chain(['…']).collect()
-    }
+    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain(['…']).collect() }
 }
 
 #[cfg(test)]
@@ -271,37 +254,16 @@ mod tests {
     fn a_wrong_field_is_named() {
         let cases = [
             (json!({"image_size": 0}), "image_size: 0 is not"),
-            (
-                json!({"image_size": 1_000_000}),
-                "image_size: 1000000 is not",
-            ),
+            (json!({"image_size": 1_000_000}), "image_size: 1000000 is not"),
             (json!({"size": {"height": 384}}), "size.width: null is not"),
-            (
-                json!({"size": {"height": 384, "width": 200}}),
-                "is not a square",
-            ),
-            (
-                json!({"image_size": 8, "min_size": 9}),
-                "min_size: 9 is not at most",
-            ),
-            (
-                json!({"image_std": [0.5, 0.0, 0.5]}),
-                "image_std[1]: 0.0 is not",
-            ),
+            (json!({"size": {"height": 384, "width": 200}}), "is not a square"),
+            (json!({"image_size": 8, "min_size": 9}), "min_size: 9 is not at most"),
+            (json!({"image_std": [0.5, 0.0, 0.5]}), "image_std[1]: 0.0 is not"),
             (json!({"image_std": [0.5, 1e-320, 0.5]}), "image_std[1]"),
             (json!({"image_mean": [0.5, 1e300, 0.5]}), "image_mean[1]"),
-            (
-                json!({"image_mean": [0.5]}),
-                "image_mean: [0.5] is not a list of three",
-            ),
-            (
-                json!({"background_color": [0, 256, 0]}),
-                "background_color[1]: 256",
-            ),
-            (
-                json!({"do_normalize": "yes"}),
-                "do_normalize: \"yes\" is not",
-            ),
+            (json!({"image_mean": [0.5]}), "image_mean: [0.5] is not a list of three"),
+            (json!({"background_color": [0, 256, 0]}), "background_color[1]: 256"),
+            (json!({"do_normalize": "yes"}), "do_normalize: \"yes\" is not"),
             (json!([]), "not a JSON object: found []"),
         ];
         for (value, expected) in cases {
@@ -312,17 +274,9 @@ mod tests {
 
     #[test]
     fn python_nan_and_overflowing_numbers_are_refused() {
-        for text in [
-            r#"{"image_std": [NaN, 1, 1]}"#,
-            r#"{"image_mean": [1e999, 1, 1]}"#,
-            "",
-            "{",
-        ] {
+        for text in [r#"{"image_std": [NaN, 1, 1]}"#, r#"{"image_mean": [1e999, 1, 1]}"#, "", "{"] {
             let error = ImageProcessorConfig::from_json(text.as_bytes()).expect_err(text);
-            assert!(
-                matches!(error, ImageConfigError::Json { .. }),
-                "{text}: {error}"
-            );
+            assert!(matches!(error, ImageConfigError::Json { .. }), "{text}: {error}");
         }
     }
 

@@ -79,26 +79,13 @@ impl Processor {
         if processor.get("add_special_token") == Some(&Value::Bool(true)) {
             let path = dir.join("processor_config.json");
             let problem = "add_special_token is true: this placeholder form was never trained";
-            return Err(ProcessorError::Config {
-                path,
-                problem: problem.to_owned(),
-            });
+            return Err(ProcessorError::Config { path, problem: problem.to_owned() });
         }
         let special = tokenizer.special();
         let has_roles = special.user.is_some() && special.assistant.is_some();
-        let style = if has_roles {
-            ChatStyle::Pro
-        } else {
-            ChatStyle::Janus1_3b
-        };
+        let style = if has_roles { ChatStyle::Pro } else { ChatStyle::Janus1_3b };
         let context_length = tokenizer.max_length().unwrap_or(DEFAULT_CONTEXT);
-        Ok(Self {
-            tokenizer,
-            image,
-            num_image_tokens,
-            style,
-            context_length,
-        })
+        Ok(Self { tokenizer, image, num_image_tokens, style, context_length })
     }
 
     /// As [`Processor::from_dir`], for the model in the same folder: what both say must agree, and
@@ -179,21 +166,12 @@ impl Processor {
         if conversation.messages.is_empty() {
             return Err(PromptError::Empty);
         }
-        let rendered = conversation
-            .clone()
-            .awaiting_answer()
-            .render(self.style, &self.tokenizer)?;
+        let rendered =
+            conversation.clone().awaiting_answer().render(self.style, &self.tokenizer)?;
         let given = images.len();
-        let place = |&index: &usize| {
-            images
-                .get(index)
-                .ok_or(PromptError::NoSuchImage { index, given })
-        };
-        let placed = rendered
-            .images
-            .iter()
-            .map(place)
-            .collect::<Result<_, _>>()?;
+        let place =
+            |&index: &usize| images.get(index).ok_or(PromptError::NoSuchImage { index, given });
+        let placed = rendered.images.iter().map(place).collect::<Result<_, _>>()?;
         if let Some(index) = (0..given).find(|index| !rendered.images.contains(index)) {
             return Err(PromptError::UnusedImage { index, given });
         }
@@ -214,11 +192,7 @@ impl Processor {
 
     fn check_length(&self, tokens: usize) -> Result<(), PromptError> {
         let limit = self.context_length;
-        if tokens > limit {
-            Err(PromptError::TooLong { tokens, limit })
-        } else {
-            Ok(())
-        }
+        if tokens > limit { Err(PromptError::TooLong { tokens, limit }) } else { Ok(()) }
     }
 }
 
@@ -228,10 +202,8 @@ fn read_json(path: &Path) -> Result<Value, ProcessorError> {
         return Ok(Value::Null);
     };
     let problem = |e: serde_json::Error| format!("not JSON: {e}");
-    serde_json::from_slice(&bytes).map_err(|e| ProcessorError::Config {
-        path: path.to_owned(),
-        problem: problem(e),
-    })
+    serde_json::from_slice(&bytes)
+        .map_err(|e| ProcessorError::Config { path: path.to_owned(), problem: problem(e) })
 }
 
 /// Janus-1.3B is the 1B network with the tokenizer that Janus-Pro only has at 7B. That tokenizer
@@ -245,9 +217,7 @@ fn is_janus_1_3b(config: &JanusConfig, pad: u32) -> bool {
 /// writes in its place.
 fn image_config(dir: &Path, processor: &Value) -> Result<ImageProcessorConfig, ProcessorError> {
     let path = dir.join("preprocessor_config.json");
-    let nested = processor
-        .get("image_processor")
-        .filter(|value| value.is_object());
+    let nested = processor.get("image_processor").filter(|value| value.is_object());
     let config = match (read_optional(&path, MAX_JSON_BYTES)?, nested) {
         (Some(bytes), _) => ImageProcessorConfig::from_json(&bytes),
         (None, Some(nested)) => ImageProcessorConfig::from_value(nested),
@@ -264,26 +234,18 @@ fn image_tokens(
     image: &ImageProcessorConfig,
 ) -> Result<usize, ProcessorError> {
     let read = |path: PathBuf, field: &str, value: &Value| {
-        let count = value
-            .as_u64()
-            .filter(|count| (1..=MAX_IMAGE_TOKENS).contains(count));
+        let count = value.as_u64().filter(|count| (1..=MAX_IMAGE_TOKENS).contains(count));
         count.map(|count| count as usize).ok_or_else(|| {
             let problem = format!("{field} is not a whole number from 1 to {MAX_IMAGE_TOKENS}");
             ProcessorError::Config { path, problem }
         })
     };
-    if let Some(value) = processor
-        .get("num_image_tokens")
-        .filter(|value| !value.is_null())
-    {
+    if let Some(value) = processor.get("num_image_tokens").filter(|value| !value.is_null()) {
         return read(dir.join("processor_config.json"), "num_image_tokens", value);
     }
     let path = dir.join("config.json");
     let config = read_json(&path)?;
-    match config
-        .pointer("/vision_config/num_image_tokens")
-        .filter(|value| !value.is_null())
-    {
+    match config.pointer("/vision_config/num_image_tokens").filter(|value| !value.is_null()) {
         Some(value) => read(path, "vision_config.num_image_tokens", value),
         None => Ok((image.image_size / DEFAULT_PATCH).pow(2)),
     }

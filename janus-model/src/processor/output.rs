@@ -20,11 +20,7 @@ use super::image::RgbImage8;
 pub fn to_rgb(pixels: &[f32], width: usize, height: usize) -> Result<RgbImage8, ImageError> {
     let plane = width * height;
     if pixels.len() != 3 * plane {
-        return Err(ImageError::PixelCount {
-            found: pixels.len(),
-            width,
-            height,
-        });
+        return Err(ImageError::PixelCount { found: pixels.len(), width, height });
     }
     let (red, rest) = pixels.split_at(plane);
     let (green, blue) = rest.split_at(plane);
@@ -57,9 +53,7 @@ impl RgbImage8 {
                 self.height() as u32,
                 ::image::ExtendedColorType::Rgb8,
             )
-            .map_err(|source| ImageError::Encode {
-                reason: source.to_string(),
-            })?;
+            .map_err(|source| ImageError::Encode { reason: source.to_string() })?;
         Ok(bytes)
     }
 }
@@ -91,10 +85,7 @@ mod tests {
     fn planes_become_pixels() {
         let image = to_rgb(&[-1.0, 1.0, 0.0, 0.0, 1.0, -1.0], 2, 1).expect("two pixels");
         assert_eq!(image.pixels(), [0, 127, 255, 255, 127, 0]);
-        assert!(matches!(
-            to_rgb(&[0.0; 5], 2, 1),
-            Err(ImageError::PixelCount { found: 5, .. })
-        ));
+        assert!(matches!(to_rgb(&[0.0; 5], 2, 1), Err(ImageError::PixelCount { found: 5, .. })));
     }
 
     #[test]

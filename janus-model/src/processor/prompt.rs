@@ -63,36 +63,24 @@ pub struct Message {
 impl Message {
     /// A question without pictures.
     pub fn user(text: impl Into<String>) -> Self {
-        Self {
-            role: Role::User,
-            content: vec![Part::Text(text.into())],
-        }
+        Self { role: Role::User, content: vec![Part::Text(text.into())] }
     }
 
     /// Pictures, then a question about them, as the reference writes it.
     pub fn user_with_images(images: Range<usize>, question: impl Into<String>) -> Self {
         let pictures = images.map(Part::Image);
         let content = pictures.chain([Part::Text(question.into())]).collect();
-        Self {
-            role: Role::User,
-            content,
-        }
+        Self { role: Role::User, content }
     }
 
     /// An answer.
     pub fn assistant(text: impl Into<String>) -> Self {
-        Self {
-            role: Role::Assistant,
-            content: vec![Part::Text(text.into())],
-        }
+        Self { role: Role::Assistant, content: vec![Part::Text(text.into())] }
     }
 
     /// The empty turn that asks for an answer.
     pub fn open_answer() -> Self {
-        Self {
-            role: Role::Assistant,
-            content: Vec::new(),
-        }
+        Self { role: Role::Assistant, content: Vec::new() }
     }
 }
 
@@ -108,18 +96,12 @@ pub struct Conversation {
 impl Conversation {
     /// A conversation with [`DEFAULT_SYSTEM_PROMPT`].
     pub fn new(messages: Vec<Message>) -> Self {
-        Self {
-            system: DEFAULT_SYSTEM_PROMPT.to_owned(),
-            messages,
-        }
+        Self { system: DEFAULT_SYSTEM_PROMPT.to_owned(), messages }
     }
 
     /// A conversation with another system text, or none.
     pub fn with_system(system: impl Into<String>, messages: Vec<Message>) -> Self {
-        Self {
-            system: system.into(),
-            messages,
-        }
+        Self { system: system.into(), messages }
     }
 
     /// The same, ending in an empty assistant turn.
@@ -240,12 +222,7 @@ impl Rendered {
     fn append(&mut self, other: Self) {
         let shift = self.text.len();
         self.text.push_str(&other.text);
-        self.trusted.extend(
-            other
-                .trusted
-                .into_iter()
-                .map(|r| r.start + shift..r.end + shift),
-        );
+        self.trusted.extend(other.trusted.into_iter().map(|r| r.start + shift..r.end + shift));
         self.images.extend(other.images);
     }
 
@@ -308,19 +285,13 @@ impl GenerationPrompt {
         rendered.control(tokenizer.begin_of_image_text());
         let conditional = rendered.ids(tokenizer, 0)?;
         let unconditional = unconditional(&conditional, tokenizer.special().pad);
-        Ok(Self {
-            conditional,
-            unconditional,
-        })
+        Ok(Self { conditional, unconditional })
     }
 }
 
 fn unconditional(ids: &[u32], pad: u32) -> Vec<u32> {
     let last = ids.len().saturating_sub(1);
-    ids.iter()
-        .enumerate()
-        .map(|(i, &id)| if i == 0 || i == last { id } else { pad })
-        .collect()
+    ids.iter().enumerate().map(|(i, &id)| if i == 0 || i == last { id } else { pad }).collect()
 }
 
 /// What the model reads: plain numbers, no tensors. B rows of T tokens, N pictures of side S.
@@ -349,32 +320,22 @@ impl ModelInput {
         let mut input = Self::default();
         for row in rows {
             let padding = length - row.len();
-            let padded: Vec<u32> = std::iter::repeat_n(special.pad, padding)
-                .chain(row.iter().copied())
-                .collect();
+            let padded: Vec<u32> =
+                std::iter::repeat_n(special.pad, padding).chain(row.iter().copied()).collect();
             input.ids.push(padded.iter().map(|&id| id as i32).collect());
-            input
-                .attention_mask
-                .push((0..length).map(|t| t >= padding).collect());
+            input.attention_mask.push((0..length).map(|t| t >= padding).collect());
             let position = |t: usize| if t < padding { 1 } else { (t - padding) as i32 };
             input.positions.push((0..length).map(position).collect());
-            input.image_slots.push(
-                padded
-                    .iter()
-                    .map(|&id| id == special.image_placeholder)
-                    .collect(),
-            );
+            input
+                .image_slots
+                .push(padded.iter().map(|&id| id == special.image_placeholder).collect());
         }
         input
     }
 
     /// Number of positions that wait for a vector of the vision tower.
     pub fn slot_count(&self) -> usize {
-        self.image_slots
-            .iter()
-            .flatten()
-            .filter(|slot| **slot)
-            .count()
+        self.image_slots.iter().flatten().filter(|slot| **slot).count()
     }
 
     /// Checks what the networks take for granted.
@@ -384,11 +345,7 @@ impl ModelInput {
     pub fn check_slots(&self, image_tokens: usize) -> Result<(), PromptError> {
         let slots = self.slot_count();
         if slots != self.n_images * image_tokens {
-            return Err(PromptError::SlotCount {
-                slots,
-                images: self.n_images,
-                image_tokens,
-            });
+            return Err(PromptError::SlotCount { slots, images: self.n_images, image_tokens });
         }
         Ok(())
     }
@@ -423,10 +380,7 @@ mod tests {
     fn slots_must_match_pictures() {
         let mut input = ModelInput::left_padded(&[vec![1, 4, 6, 6, 5]], &IDS);
         let error = input.check_slots(2).expect_err("no pictures");
-        assert_eq!(
-            error.to_string(),
-            "2 image places for 0 images of 2 tokens each"
-        );
+        assert_eq!(error.to_string(), "2 image places for 0 images of 2 tokens each");
         input.n_images = 1;
         assert!(input.check_slots(2).is_ok());
     }

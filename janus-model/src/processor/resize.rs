@@ -53,17 +53,13 @@ fn windows(from: usize, to: usize) -> Vec<Window> {
             // `as usize` truncates and saturates at 0, like C's cast followed by Pillow's clamp.
             let start = (center - reach + 0.5) as usize;
             let end = ((center + reach + 0.5) as usize).min(from);
-            let mut weights: Vec<f64> = (start..end)
-                .map(|k| cubic((k as f64 - center + 0.5) * shrink))
-                .collect();
+            let mut weights: Vec<f64> =
+                (start..end).map(|k| cubic((k as f64 - center + 0.5) * shrink)).collect();
             let sum: f64 = weights.iter().sum();
             if sum != 0.0 {
                 weights.iter_mut().for_each(|w| *w /= sum);
             }
-            Window {
-                start,
-                weights: weights.into_iter().map(to_fixed).collect(),
-            }
+            Window { start, weights: weights.into_iter().map(to_fixed).collect() }
         })
         .collect()
 }
@@ -122,20 +118,18 @@ fn resize_columns(image: &RgbImage8, height: usize) -> RgbImage8 {
     let row = image.width() * CHANNELS;
     let mut out = vec![0u8; row * height];
     if !out.is_empty() {
-        out.par_chunks_exact_mut(row)
-            .zip(&windows)
-            .for_each(|(target, window)| {
-                let mut sums = vec![HALF; row];
-                let taps = image.pixels()[window.start * row..].chunks_exact(row);
-                for (tap, &weight) in taps.zip(&window.weights) {
-                    for (sum, &value) in sums.iter_mut().zip(tap) {
-                        *sum += i32::from(value) * weight;
-                    }
+        out.par_chunks_exact_mut(row).zip(&windows).for_each(|(target, window)| {
+            let mut sums = vec![HALF; row];
+            let taps = image.pixels()[window.start * row..].chunks_exact(row);
+            for (tap, &weight) in taps.zip(&window.weights) {
+                for (sum, &value) in sums.iter_mut().zip(tap) {
+                    *sum += i32::from(value) * weight;
                 }
-                for (value, sum) in target.iter_mut().zip(sums) {
-                    *value = to_u8(sum);
-                }
-            });
+            }
+            for (value, sum) in target.iter_mut().zip(sums) {
+                *value = to_u8(sum);
+            }
+        });
     }
     RgbImage8::from_parts(image.width(), height, out)
 }
@@ -149,11 +143,7 @@ mod tests {
     fn crc32(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0u32, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-                if crc & 1 == 1 {
-                    (crc >> 1) ^ 0xedb8_8320
-                } else {
-                    crc >> 1
-                }
+                if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
             })
         })
     }
@@ -210,10 +200,7 @@ mod tests {
         let source = RgbImage8::from_parts(5, 9, vec![200; 5 * 9 * 3]);
         for (width, height) in [(1, 1), (3, 20), (64, 2)] {
             let resized = resize_bicubic(&source, width, height);
-            assert!(
-                resized.pixels().iter().all(|&v| v == 200),
-                "{width}x{height}"
-            );
+            assert!(resized.pixels().iter().all(|&v| v == 200), "{width}x{height}");
         }
     }
 }

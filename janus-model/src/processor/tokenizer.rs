@@ -85,18 +85,11 @@ impl JanusTokenizer {
         let bytes = read_file(&path, MAX_TOKENIZER_BYTES)?;
         let map = read_object(&dir.join("special_tokens_map.json"))?;
         let config = read_object(&dir.join("tokenizer_config.json"))?;
-        let mut tokenizer =
-            Self::from_bytes(&bytes, &Names::from_files(&map, &config)).map_err(|e| {
-                TokenizerError::File {
-                    path,
-                    source: Box::new(e),
-                }
-            })?;
+        let mut tokenizer = Self::from_bytes(&bytes, &Names::from_files(&map, &config))
+            .map_err(|e| TokenizerError::File { path, source: Box::new(e) })?;
         // transformers writes 1e30 for "no limit".
         let limit = config.get("model_max_length").and_then(Value::as_u64);
-        tokenizer.max_length = limit
-            .filter(|n| (1..=1 << 24).contains(n))
-            .map(|n| n as usize);
+        tokenizer.max_length = limit.filter(|n| (1..=1 << 24).contains(n)).map(|n| n as usize);
         Ok(tokenizer)
     }
 
@@ -111,11 +104,7 @@ impl JanusTokenizer {
             let found = inner.token_to_id(token);
             if found != Some(id) {
                 let token = token.escape_debug().to_string();
-                return Err(TokenizerError::ShiftedId {
-                    token,
-                    stated: id,
-                    found,
-                });
+                return Err(TokenizerError::ShiftedId { token, stated: id, found });
             }
         }
         let special = resolve(&inner, names)?;
@@ -144,9 +133,7 @@ impl JanusTokenizer {
     fn check_whole_tokens(&self) -> Result<(), TokenizerError> {
         for (token, id) in self.control.iter().zip(&self.control_ids) {
             if self.encode(token)? != [*id] {
-                return Err(TokenizerError::SplitToken {
-                    token: token.clone(),
-                });
+                return Err(TokenizerError::SplitToken { token: token.clone() });
             }
         }
         Ok(())
@@ -173,10 +160,7 @@ impl JanusTokenizer {
     /// [`TokenizerError::Vocabulary`] where an id has no row.
     pub fn check_vocabulary(&self, rows: usize) -> Result<(), TokenizerError> {
         if self.size > rows {
-            return Err(TokenizerError::Vocabulary {
-                tokens: self.size,
-                rows,
-            });
+            return Err(TokenizerError::Vocabulary { tokens: self.size, rows });
         }
         Ok(())
     }
@@ -223,15 +207,9 @@ impl JanusTokenizer {
             start = cut;
         }
         // A normaliser could still make a special token of what was none: count them.
-        let found = ids
-            .iter()
-            .filter(|id| self.control_ids.contains(id))
-            .count();
+        let found = ids.iter().filter(|id| self.control_ids.contains(id)).count();
         if found != trusted.len() {
-            return Err(TokenizerError::ControlToken {
-                found,
-                expected: trusted.len(),
-            });
+            return Err(TokenizerError::ControlToken { found, expected: trusted.len() });
         }
         Ok(ids)
     }
@@ -243,10 +221,8 @@ impl JanusTokenizer {
             if !self.control_starts[usize::from(byte)] || !text.is_char_boundary(start) {
                 continue;
             }
-            for token in self
-                .control
-                .iter()
-                .filter(|token| text[start..].starts_with(token.as_str()))
+            for token in
+                self.control.iter().filter(|token| text[start..].starts_with(token.as_str()))
             {
                 let end = start + token.len();
                 let inside = |range: &Range<usize>| range.start <= start && end <= range.end;
@@ -254,9 +230,7 @@ impl JanusTokenizer {
                     continue;
                 }
                 let free = |cut: &usize| !trusted.iter().any(|r| r.start < *cut && *cut < r.end);
-                let cut = (start + 1..end)
-                    .filter(|cut| text.is_char_boundary(*cut))
-                    .find(free);
+                let cut = (start + 1..end).filter(|cut| text.is_char_boundary(*cut)).find(free);
                 cuts.extend(cut);
             }
         }
@@ -313,18 +287,13 @@ impl Names {
             Some(text.to_owned()).filter(|text| !text.is_empty())
         };
         let first = |field: &str, default: &str| {
-            name(map, field)
-                .or_else(|| name(config, field))
-                .unwrap_or_else(|| default.to_owned())
+            name(map, field).or_else(|| name(config, field)).unwrap_or_else(|| default.to_owned())
         };
         let (bos, eos) = (first("bos_token", BOS), first("eos_token", EOS));
         // The published tokenizer_config.json has no pad token, and taking another one in its
         // place spoils guided images: the trained pad goes before whatever the files say.
         let named = [name(map, "pad_token"), name(config, "pad_token")];
-        let pad = named
-            .into_iter()
-            .flatten()
-            .filter(|pad| *pad != eos && *pad != bos);
+        let pad = named.into_iter().flatten().filter(|pad| *pad != eos && *pad != bos);
         let pad = [PAD.to_owned()].into_iter().chain(pad).collect();
         Self { bos, eos, pad }
     }
@@ -334,9 +303,7 @@ fn resolve(inner: &Tokenizer, names: &Names) -> Result<SpecialIds, TokenizerErro
     let need = |token: &str| {
         inner
             .token_to_id(token)
-            .ok_or_else(|| TokenizerError::MissingToken {
-                token: token.to_owned(),
-            })
+            .ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
     };
     let pad = names.pad.iter().find_map(|pad| inner.token_to_id(pad));
     Ok(SpecialIds {
@@ -364,16 +331,11 @@ fn control_tokens(inner: &Tokenizer, special: &SpecialIds) -> Vec<(u32, String)>
         special.assistant,
     ];
     let added = inner.get_added_tokens_decoder();
-    let marked = added
-        .iter()
-        .filter(|(_, token)| token.special)
-        .map(|(id, _)| *id);
+    let marked = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id);
     let mut ids: Vec<u32> = marked.chain(needed.into_iter().flatten()).collect();
     ids.sort_unstable();
     ids.dedup();
-    ids.into_iter()
-        .filter_map(|id| Some((id, inner.id_to_token(id)?)))
-        .collect()
+    ids.into_iter().filter_map(|id| Some((id, inner.id_to_token(id)?))).collect()
 }
 
 fn read_object(path: &Path) -> Result<Value, TokenizerError> {
@@ -382,9 +344,7 @@ fn read_object(path: &Path) -> Result<Value, TokenizerError> {
     };
     serde_json::from_slice(&bytes).map_err(|e| TokenizerError::File {
         path: path.to_owned(),
-        source: Box::new(TokenizerError::Json {
-            reason: e.to_string(),
-        }),
+        source: Box::new(TokenizerError::Json { reason: e.to_string() }),
     })
 }
 
@@ -397,10 +357,7 @@ fn guarded<T>(
     // change nothing but a cache behind a lock.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(TokenizerError::Tokenizers {
-            action,
-            reason: e.to_string(),
-        }),
+        Ok(Err(e)) => Err(TokenizerError::Tokenizers { action, reason: e.to_string() }),
         Err(_) => Err(TokenizerError::Panic { action }),
     }
 }

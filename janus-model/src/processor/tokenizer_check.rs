@@ -66,12 +66,8 @@ const MAX_STRIP: u64 = 16;
 
 /// Checks the bytes of a `tokenizer.json`; on success returns all its tokens with their ids.
 pub(super) fn check(bytes: &[u8]) -> Result<Vocabulary, Complaint> {
-    let file: File = serde_json::from_slice(bytes).map_err(|e| {
-        (
-            "tokenizer.json".to_owned(),
-            format!("not a BPE tokenizer ({e})"),
-        )
-    })?;
+    let file: File = serde_json::from_slice(bytes)
+        .map_err(|e| ("tokenizer.json".to_owned(), format!("not a BPE tokenizer ({e})")))?;
     let kind = file.model.kind.as_deref().unwrap_or("BPE");
     if kind != "BPE" {
         return complain("model.type", format!("{} is not BPE", quote(kind)));
@@ -96,10 +92,7 @@ fn quote(name: &str) -> String {
 }
 
 fn check_merges(model: &Model) -> Result<(), Complaint> {
-    let prefix = model
-        .continuing_subword_prefix
-        .as_deref()
-        .unwrap_or_default();
+    let prefix = model.continuing_subword_prefix.as_deref().unwrap_or_default();
     for (index, merge) in model.merges.iter().enumerate() {
         let field = || format!("model.merges[{index}]");
         let parts: Vec<&str> = match merge {
@@ -130,12 +123,7 @@ fn check_lengths(file: &File) -> Result<(), Complaint> {
         let problem = format!("a stride of {stride} with a length of {max_length}");
         return complain("truncation", problem);
     }
-    if file
-        .padding
-        .pointer("/strategy/Fixed")
-        .and_then(Value::as_u64)
-        == Some(0)
-    {
+    if file.padding.pointer("/strategy/Fixed").and_then(Value::as_u64) == Some(0) {
         return complain("padding.strategy", "a fixed length of 0");
     }
     Ok(())
@@ -151,11 +139,8 @@ fn joined_vocabulary(file: &File) -> Result<Vocabulary, Complaint> {
         }
         let before = vocabulary.insert(token.content.clone(), token.id);
         if let Some(before) = before.filter(|before| *before != token.id) {
-            let problem = format!(
-                "{} has the ids {before} and {}",
-                quote(&token.content),
-                token.id
-            );
+            let problem =
+                format!("{} has the ids {before} and {}", quote(&token.content), token.id);
             return complain(field, problem);
         }
     }
@@ -163,19 +148,13 @@ fn joined_vocabulary(file: &File) -> Result<Vocabulary, Complaint> {
     for (token, &id) in &vocabulary {
         match owners.get_mut(id as usize) {
             None => {
-                let problem = format!(
-                    "{} has id {id} of {}: there are gaps",
-                    quote(token),
-                    vocabulary.len()
-                );
+                let problem =
+                    format!("{} has id {id} of {}: there are gaps", quote(token), vocabulary.len());
                 return complain("model.vocab", problem);
             }
             Some(Some(other)) => {
                 // Ordered, so that the message does not depend on the hash map.
-                let (a, b) = (
-                    quote(token).min(quote(other)),
-                    quote(token).max(quote(other)),
-                );
+                let (a, b) = (quote(token).min(quote(other)), quote(token).max(quote(other)));
                 return complain("model.vocab", format!("{a} and {b} share id {id}"));
             }
             Some(owner) => *owner = Some(token),
@@ -190,9 +169,7 @@ fn check_byte_tokens(file: &File) -> Result<(), Complaint> {
         return Ok(());
     }
     for token in file.model.vocab.keys() {
-        let inner = token
-            .strip_prefix("<0x")
-            .and_then(|rest| rest.strip_suffix('>'));
+        let inner = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
         let hex = |digits: &str| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
         if inner.is_some_and(|digits| !hex(digits)) {
             return complain("model.vocab", format!("{} is no byte", quote(token)));
@@ -204,9 +181,7 @@ fn check_byte_tokens(file: &File) -> Result<(), Complaint> {
 /// Whether the component, or a member of a sequence, has this type.
 fn mentions_type(component: &Value, kind: &str) -> bool {
     component.get("type").and_then(Value::as_str) == Some(kind)
-        || members(component)
-            .iter()
-            .any(|(_, member)| mentions_type(member, kind))
+        || members(component).iter().any(|(_, member)| mentions_type(member, kind))
 }
 
 /// The parts of a `Sequence`, with their names.
@@ -215,9 +190,7 @@ fn members(component: &Value) -> Vec<(String, &Value)> {
     lists
         .filter_map(|name| Some((name, component.get(name)?.as_array()?)))
         .flat_map(|(name, list)| {
-            list.iter()
-                .enumerate()
-                .map(move |(i, v)| (format!("{name}[{i}]"), v))
+            list.iter().enumerate().map(move |(i, v)| (format!("{name}[{i}]"), v))
         })
         .collect()
 }
@@ -233,22 +206,11 @@ fn check_templates(
     if component.get("type").and_then(Value::as_str) != Some("TemplateProcessing") {
         return Ok(());
     }
-    let pieces = ["single", "pair"]
-        .into_iter()
-        .filter_map(|name| component.get(name)?.as_array());
-    for id in pieces
-        .flatten()
-        .filter_map(|piece| piece.pointer("/SpecialToken/id")?.as_str())
-    {
-        let known = component
-            .get("special_tokens")
-            .and_then(|tokens| tokens.get(id))
-            .is_some();
+    let pieces = ["single", "pair"].into_iter().filter_map(|name| component.get(name)?.as_array());
+    for id in pieces.flatten().filter_map(|piece| piece.pointer("/SpecialToken/id")?.as_str()) {
+        let known = component.get("special_tokens").and_then(|tokens| tokens.get(id)).is_some();
         if !known || !vocabulary.contains_key(id) {
-            return complain(
-                path,
-                format!("the template names {}, which is absent", quote(id)),
-            );
+            return complain(path, format!("the template names {}, which is absent", quote(id)));
         }
     }
     Ok(())
@@ -262,10 +224,7 @@ fn check_decoder(component: &Value, path: &str) -> Result<(), Complaint> {
         for side in ["start", "stop"] {
             let count = component.get(side).and_then(Value::as_u64).unwrap_or(0);
             if count > MAX_STRIP {
-                return complain(
-                    format!("{path}.{side}"),
-                    format!("strips {count} characters"),
-                );
+                return complain(format!("{path}.{side}"), format!("strips {count} characters"));
             }
         }
     }

@@ -7,9 +7,9 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use super::VqConfig;
 use super::blocks::{MidBlock, Sampler, conv3, group_norm, norm};
 use super::encoder::Level;
-use super::VqConfig;
 
 /// The decoder.
 #[derive(Module, Debug)]

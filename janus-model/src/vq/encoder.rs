@@ -7,8 +7,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use super::blocks::{AttnBlock, MidBlock, ResBlock, Sampler, conv3, group_norm, norm};
 use super::VqConfig;
+use super::blocks::{AttnBlock, MidBlock, ResBlock, Sampler, conv3, group_norm, norm};
 
 /// The encoder.
 #[derive(Module, Debug)]

@@ -112,7 +112,11 @@ impl VqConfig {
         if self.base_channels % NORM_GROUPS != 0 || self.image_size % self.factor() != 0 {
             return Err(ConfigError::field(
                 at("encoder_ch_mult"),
-                format!("a picture of {} pixels is not divisible by {}", self.image_size, self.factor()),
+                format!(
+                    "a picture of {} pixels is not divisible by {}",
+                    self.image_size,
+                    self.factor()
+                ),
             ));
         }
         Ok(())

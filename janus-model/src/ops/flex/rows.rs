@@ -142,7 +142,10 @@ mod tests {
         for bits in 0..=u16::MAX {
             let value = f16::from_bits(bits);
             let (ours, theirs) = (value.widen(), value.to_f32());
-            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{bits:#x}");
+            assert!(
+                ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()),
+                "{bits:#x}"
+            );
         }
     }
 
@@ -150,14 +153,19 @@ mod tests {
     fn dot_agrees_with_f64_on_odd_widths() {
         for width in [1, 15, 16, 63, 64, 65, 200, 2048] {
             for rows in 1..=8 {
-                let w: Vec<bf16> = (0..width).map(|i| bf16::from_f32((i as f32 * 0.37).sin())).collect();
+                let w: Vec<bf16> =
+                    (0..width).map(|i| bf16::from_f32((i as f32 * 0.37).sin())).collect();
                 let x: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.11).cos()).collect();
                 let mut sums = vec![f32::NAN; rows];
                 dot(&w, &x, &mut sums);
                 for (r, sum) in sums.iter().enumerate() {
-                    let terms = w.iter().zip(&x[r * width..]).map(|(w, x)| w.to_f64() * f64::from(*x));
+                    let terms =
+                        w.iter().zip(&x[r * width..]).map(|(w, x)| w.to_f64() * f64::from(*x));
                     let exact: f64 = terms.sum();
-                    assert!((f64::from(*sum) - exact).abs() < 2e-5, "{width} {rows}: {sum} {exact}");
+                    assert!(
+                        (f64::from(*sum) - exact).abs() < 2e-5,
+                        "{width} {rows}: {sum} {exact}"
+                    );
                 }
             }
         }
