@@ -11,7 +11,10 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use janus_infer::chat::{Prompt, TextRequest, Writing};
@@ -32,17 +35,22 @@ fn main() -> Result<(), Failure> {
         let at = args.iter().position(|arg| arg == name)?;
         args.get(at + 1).map(PathBuf::from)
     };
-    let model =
-        option("--model").ok_or("usage: full_size --model DIR [--expected FILE] [--f32]")?;
+    let model = option("--model")
+        .ok_or("usage: full_size --model DIR [--expected FILE] [--f32] [--only-load]")?;
     let dtype = args.contains(&"--f32".to_owned()).then_some(DType::F32);
     let options = LoadOptions { dtype, ..Default::default() };
+    let watch = Watch::start();
     let (janus, report) = timed("load", || Janus::load(&model, &Device::flex(), &options))?;
+    println!("{:<32}{:9.2} GiB", "private memory at most", watch.stop());
     let precision = janus.precision();
     println!(
         "{} tensors, weights {:?}, arithmetic {:?}",
         report.tensors, precision.weights, precision.compute
     );
     memory();
+    if args.contains(&"--only-load".to_owned()) {
+        return Ok(());
+    }
     let mut failures = 0;
     match option("--expected") {
         Some(path) => failures += compare(&janus, &std::fs::read(path)?)?,
@@ -235,18 +243,43 @@ fn each(what: &str, start: Instant, count: usize) {
     println!("{what:<32}{:9.3} s each of {count}", start.elapsed().as_secs_f64() / count as f64);
 }
 
-/// Resident memory: what is private, and the peak with file pages.
+/// One figure of this process in GiB, by its name in `/proc/self/status`.
+fn status(name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1_048_576.0)
+}
+
+/// Memory now: what is private, and the peak with file pages.
 fn memory() {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return };
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    if let (Some(private), Some(peak)) = (field("RssAnon"), field("VmHWM")) {
-        println!(
-            "private memory {:.2} GiB, peak with file pages {:.2} GiB",
-            private / 1048576.0,
-            peak / 1048576.0
-        );
+    if let (Some(private), Some(peak)) = (status("RssAnon"), status("VmHWM")) {
+        println!("private memory {private:.2} GiB, peak with file pages {peak:.2} GiB");
+    }
+}
+
+/// Looks at the private memory every millisecond: the system keeps no peak of it.
+struct Watch {
+    running: Arc<AtomicBool>,
+    thread: JoinHandle<f64>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let running = Arc::new(AtomicBool::new(true));
+        let flag = running.clone();
+        let thread = std::thread::spawn(move || {
+            let mut peak = 0.0f64;
+            while flag.load(Ordering::Relaxed) {
+                peak = peak.max(status("RssAnon").unwrap_or(0.0));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        Self { running, thread }
+    }
+
+    fn stop(self) -> f64 {
+        self.running.store(false, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }

@@ -2,6 +2,9 @@
 //! and against PyTorch.
 
 mod common;
+#[path = "../common/mod.rs"]
+mod shared;
+
 mod drawing;
 mod engine;
 mod pytorch;

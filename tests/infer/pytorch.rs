@@ -11,6 +11,7 @@ use janus_model::LoadOptions;
 use janus_model::processor::ModelInput;
 
 use crate::common::{Expected, argmax, fixture};
+use crate::shared::targets;
 
 /// Folder of the model, and of what it must compute.
 const MODELS: [(&str, &str); 4] = [
@@ -27,11 +28,18 @@ fn load(folder: &str, dtype: Option<DType>, device: &Device) -> Engine {
     engine
 }
 
-/// Every model with its expectations; weights as stored (bf16) and in f32.
+/// Every model with its expectations, on every backend compiled in; weights as stored (bf16)
+/// and in f32 on the CPU. Away from it, one folder of each model stands for the others, whose
+/// weights are the same to the bit (`tests/parity/checkpoint.rs`).
 fn each(check: impl Fn(&str, &Engine, &Expected)) {
-    for (folder, model) in MODELS {
-        for dtype in [None, Some(DType::F32)] {
-            check(folder, &load(folder, dtype, &Device::flex()), &Expected::of(model));
+    for target in targets() {
+        for (folder, model) in MODELS {
+            if target.name.starts_with("flex")
+                || ["tiny-pro/original", "tiny-odd/hf"].contains(&folder)
+            {
+                let engine = load(folder, Some(target.dtype), &target.device);
+                check(&format!("{folder} on {}", target.name), &engine, &Expected::of(model));
+            }
         }
     }
 }
@@ -92,15 +100,6 @@ fn a_padded_batch_chooses_as_pytorch_does() {
 #[test]
 fn guided_codes_and_their_picture_are_pytorchs() {
     each(guided_codes);
-}
-
-/// The other CPU backend, which shares no kernel with the first.
-#[cfg(feature = "ndarray")]
-#[allow(deprecated)]
-#[test]
-fn ndarray_draws_the_same() {
-    let engine = load("tiny-odd/hf", None, &Device::ndarray());
-    guided_codes("tiny-odd/hf on ndarray", &engine, &Expected::of("tiny-odd"));
 }
 
 fn guided_codes(folder: &str, engine: &Engine, expected: &Expected) {

@@ -1,6 +1,6 @@
 //! Merged prompt, decoder, text head, image head.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use janus_model::llama::Mask;
 use janus_model::rope::Positions;
 
@@ -96,5 +96,38 @@ fn first_image_logits() {
             let key = format!("gen.logits.{key}");
             case.close_to(&key, &values(logits), &case.fixture.f32s(&key));
         }
+    });
+}
+
+/// Guided logits of all steps of a picture, the codes given: the longest chain there is, through
+/// the cache, with the prompt and its twin as two rows.
+///
+/// Measured: MEASURE gen.guided.steps
+#[test]
+fn guided_image_logits_of_every_step() {
+    each(|case| {
+        let (f, device) = (&case.fixture, case.device());
+        let rows = vec![f.ids("gen.prompt_ids", device), f.ids("gen.uncond_ids", device)];
+        let codes = f.i32s("gen.codes");
+        let mut x = case.janus.embed_text(Tensor::cat(rows, 0)); // [2, L, D]
+        let room = x.dims()[1] + codes.len();
+        let (rope, mut cache) = (case.janus.rope(room), case.janus.cache(2, room));
+        let mut guided = Vec::new();
+        for code in codes {
+            let [rows, tokens, width] = x.dims();
+            let at = Positions::From(cache.len());
+            let hidden = case.janus.hidden(x, &rope, &at, &Mask::Causal, Some(&mut cache));
+            let last = hidden.slice_dim(1, tokens - 1..tokens).reshape([rows, width]);
+            let [cond, uncond] = values(case.janus.image_logits(last).unwrap())
+                .chunks(f.shape("gen.logits.cond")[0])
+                .map(<[f32]>::to_vec)
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap();
+            guided.extend(cond.iter().zip(&uncond).map(|(c, u)| u + 5.0 * (c - u)));
+            let both = TensorData::new(vec![code; 2], [2, 1]);
+            x = case.janus.embed_codes(Tensor::from_data(both, device)).unwrap();
+        }
+        case.close_to("gen.guided.steps", &guided, &f.f32s("gen.guided.steps"));
     });
 }
