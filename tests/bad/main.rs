@@ -1,5 +1,6 @@
 //! Bad inputs, by their row in the catalogue.
 
+mod config;
 mod images;
 mod index;
 mod pickle;

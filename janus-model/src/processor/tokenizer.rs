@@ -16,11 +16,15 @@ use tokenizers::Tokenizer;
 use super::error::TokenizerError;
 use super::files::{read_file, read_optional};
 use super::tokenizer_check;
+use crate::error::printable;
 
 /// Cap of `tokenizer.json`; the published files have several MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// Cap of the other JSON files; the published ones have a few kB.
 pub(super) const MAX_JSON_BYTES: u64 = 16 << 20;
+
+/// Characters of a token that messages show.
+const SHOWN: usize = 60;
 
 const BOS: &str = "<｜begin▁of▁sentence｜>";
 const EOS: &str = "<｜end▁of▁sentence｜>";
@@ -110,7 +114,7 @@ impl JanusTokenizer {
         for (token, &id) in &stated {
             let found = inner.token_to_id(token);
             if found != Some(id) {
-                let token = token.escape_debug().to_string();
+                let token = printable(token, SHOWN);
                 return Err(TokenizerError::ShiftedId {
                     token,
                     stated: id,
@@ -145,7 +149,7 @@ impl JanusTokenizer {
         for (token, id) in self.control.iter().zip(&self.control_ids) {
             if self.encode(token)? != [*id] {
                 return Err(TokenizerError::SplitToken {
-                    token: token.clone(),
+                    token: printable(token, SHOWN),
                 });
             }
         }
@@ -335,7 +339,7 @@ fn resolve(inner: &Tokenizer, names: &Names) -> Result<SpecialIds, TokenizerErro
         inner
             .token_to_id(token)
             .ok_or_else(|| TokenizerError::MissingToken {
-                token: token.to_owned(),
+                token: printable(token, SHOWN),
             })
     };
     let pad = names.pad.iter().find_map(|pad| inner.token_to_id(pad));
@@ -399,7 +403,7 @@ fn guarded<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(TokenizerError::Tokenizers {
             action,
-            reason: e.to_string(),
+            reason: printable(&e.to_string(), 300),
         }),
         Err(_) => Err(TokenizerError::Panic { action }),
     }
