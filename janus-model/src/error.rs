@@ -94,3 +94,19 @@ impl Error {
         }
     }
 }
+
+/// Words that quote a file, made safe to print: cut, and with control characters escaped.
+pub(crate) fn printable(text: &str, max_chars: usize) -> String {
+    let mut safe = String::new();
+    for character in text.chars().take(max_chars) {
+        if character.is_control() {
+            safe.extend(character.escape_unicode());
+        } else {
+            safe.push(character);
+        }
+    }
+    if text.chars().nth(max_chars).is_some() {
+        safe.push('…');
+    }
+    safe
+}

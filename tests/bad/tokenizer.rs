@@ -311,6 +311,25 @@ fn k5_a_special_token_that_cannot_be_kept_apart_is_refused() {
     assert!(error.hint().is_some());
 }
 
+/// Found by fuzzing: names and the crate's own words went into messages as they were.
+#[test]
+fn k_messages_are_escaped_and_short() {
+    let split = json!({"type": "Split", "pattern": {"String": "a"}, "behavior": "Is\u{7f}lated", "invert": false});
+    let message = refusal(&with("/pre_tokenizer", split));
+    assert!(message.contains("Is\\u{7f}lated"), "{message}");
+    let long = "n".repeat(1 << 20);
+    assert!(refusal(&with("/model/vocab", json!(long))).len() < 400);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("tokenizer.json"), good_json().to_string()).expect("a file");
+    let map = json!({"bos_token": format!("\u{1b}[31m{long}")}).to_string();
+    std::fs::write(folder.path().join("special_tokens_map.json"), map).expect("a file");
+    let error = JanusTokenizer::from_dir(folder.path()).expect_err("no such token");
+    let message = std::error::Error::source(&error).expect("the reason").to_string();
+    assert!(message.contains("lacks the token \\u{1b}[31mnnn"), "{message}");
+    assert!(message.len() < 200, "{message}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -288,6 +288,21 @@ fn w17_hostile_names() {
     assert!(message(&error).len() < 1000);
 }
 
+/// The parser quotes what it does not expect.
+#[test]
+fn w17_long_values() {
+    let long = format!("\"{}\u{9b}\"", "n".repeat(1 << 20));
+    let bad_shape = format!(r#"{{"a":{{"dtype":"F32","shape":{long},"data_offsets":[0,4]}}}}"#);
+    for header in [&long, &bad_shape] {
+        let error = open_as("model.safetensors", &safetensors(header, b"")).unwrap_err();
+        assert!(message(&error).len() < 1000);
+    }
+    let index = format!(r#"{{"weight_map":{long}}}"#);
+    let error = open_as("model.safetensors.index.json", index.as_bytes()).unwrap_err();
+    assert!(message(&error).len() < 1000);
+    assert_says(&error, &["not a shard index"]);
+}
+
 #[test]
 fn w18_truncated_while_mapped() {
     let (_root, dir) = folder(&[("model.safetensors", &valid(&["a"]))]);

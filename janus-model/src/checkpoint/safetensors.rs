@@ -22,6 +22,7 @@ use super::{
     limits::Limits,
     mapped::{MappedFile, ReadAt},
 };
+use crate::error::printable;
 
 /// Bytes of the length field before the header.
 const LENGTH_BYTES: u64 = 8;
@@ -59,10 +60,10 @@ pub enum HeaderError {
         source: std::str::Utf8Error,
     },
     /// The header is not the expected JSON.
-    #[error("the header is not valid JSON")]
+    #[error("the header is not valid JSON: {reason}")]
     NotJson {
         /// The parser's complaint.
-        source: serde_json::Error,
+        reason: String,
     },
     /// One tensor's entry does not have the expected form.
     #[error("bad entry for tensor {}: {message}", shown(tensor))]
@@ -219,7 +220,7 @@ pub(crate) fn parse(
         .and_then(|entries| json.end().map(|()| entries));
     let mut entries = match (parsed, problem) {
         (_, Some(problem)) => return Err(problem),
-        (Err(source), None) => return Err(HeaderError::NotJson { source }),
+        (Err(error), None) => return Err(HeaderError::NotJson { reason: complaint(&error) }),
         (Ok(entries), None) => entries,
     };
     entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
@@ -332,17 +333,22 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
             if name == "__metadata__" {
                 let metadata = map.next_value::<super::json::UniqueMap<String>>();
                 metadata.map_err(|error| {
-                    stop(HeaderError::BadEntry { tensor: name, message: error.to_string() })
+                    stop(HeaderError::BadEntry { tensor: name, message: complaint(&error) })
                 })?;
                 continue;
             }
             let raw = map.next_value::<RawEntry>().map_err(|error| {
-                stop(HeaderError::BadEntry { tensor: name.clone(), message: error.to_string() })
+                stop(HeaderError::BadEntry { tensor: name.clone(), message: complaint(&error) })
             })?;
             entries.push(check_entry(name, raw, self.limits).map_err(stop)?);
         }
         Ok(entries)
     }
+}
+
+/// The parser's words, which may quote the file.
+fn complaint(error: &dyn std::error::Error) -> String {
+    printable(&error.to_string(), 300)
 }
 
 fn check_name(name: &str, so_far: usize, limits: &Limits) -> Result<(), HeaderError> {

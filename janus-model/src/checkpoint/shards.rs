@@ -29,6 +29,7 @@ use super::{
     mapped::{MappedFile, ReadAt, require_regular},
     pickle, safetensors,
 };
+use crate::error::printable;
 
 /// Container format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,10 +65,10 @@ pub struct WeightFile {
 #[non_exhaustive]
 pub enum IndexError {
     /// Not JSON, or not an index.
-    #[error("not a shard index")]
+    #[error("not a shard index: {reason}")]
     NotAnIndex {
         /// The parser's complaint.
-        source: serde_json::Error,
+        reason: String,
     },
     /// No tensors at all.
     #[error("the weight map is empty")]
@@ -332,8 +333,10 @@ fn open_shards(dir: PathBuf, index: &str, limits: &Limits) -> Result<Found, Chec
 
 /// Parses an index and groups its tensors by shard.
 pub(crate) fn parse_index(json: &[u8], limits: &Limits) -> Result<Plan, IndexError> {
-    let raw: RawIndex =
-        serde_json::from_slice(json).map_err(|source| IndexError::NotAnIndex { source })?;
+    let raw: RawIndex = serde_json::from_slice(json).map_err(|error| {
+        // The parser may quote the file.
+        IndexError::NotAnIndex { reason: printable(&error.to_string(), 300) }
+    })?;
     let pairs = raw.weight_map.0;
     let too_many = |what, value, limit| IndexError::TooMany { what, value, limit };
     if pairs.is_empty() {

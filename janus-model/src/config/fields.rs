@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, printable};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -246,8 +246,13 @@ impl<'a> Fields<'a> {
 }
 
 fn wrong(field: &str, expected: &str, found: &Value) -> ConfigError {
-    let shown: String = found.to_string().chars().take(60).collect();
-    ConfigError::field(field, format!("expected {expected}, found {} {shown}", kind(found)))
+    let problem = format!("expected {expected}, found {} {}", kind(found), shown(found));
+    ConfigError::field(field, problem)
+}
+
+/// A value as it stands in the file, for messages.
+pub(crate) fn shown(value: &Value) -> String {
+    printable(&value.to_string(), 60)
 }
 
 fn kind(value: &Value) -> &'static str {

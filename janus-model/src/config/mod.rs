@@ -12,7 +12,7 @@ mod fields;
 mod read;
 mod write;
 
-pub(crate) use fields::{in_range, positive, read_capped};
+pub(crate) use fields::{in_range, positive, read_capped, shown};
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, shown};
 use super::{ConfigError, Dialect, JanusConfig};
 use crate::gen_head::GenHeadConfig;
 use crate::llama::LlamaConfig;
@@ -95,7 +95,7 @@ fn kept_layers(params: &Fields, layers: usize) -> Result<usize, ConfigError> {
         .ok_or_else(|| {
             ConfigError::field(
                 params.at("select_layer"),
-                format!("{value} keeps no block of the {layers} there are"),
+                format!("{} keeps no block of the {layers} there are", shown(value)),
             )
         })
 }

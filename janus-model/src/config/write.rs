@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, JanusConfig};
+use super::{ConfigError, Dialect, JanusConfig};
 use crate::projector::ProjectorConfig;
 use crate::siglip::VisionConfig;
 use crate::vq::VqConfig;
@@ -23,7 +23,23 @@ pub struct TokenIds {
 }
 
 impl JanusConfig {
-    /// The configuration as JSON text. `ids` are needed by the Hugging Face dialect only.
+    /// Whether the dialect has words for these sizes: Hugging Face's has one number for the width
+    /// of the image head and the output of the generation aligner.
+    ///
+    /// # Errors
+    /// The two sizes that would have to be one.
+    pub fn check_dialect(&self, dialect: Dialect) -> Result<(), ConfigError> {
+        let (head, aligner) = (self.gen_head.embed_dim, self.gen_aligner.output_dim);
+        if dialect == Dialect::HuggingFace && head != aligner {
+            let fields = ["image_token_embed", "n_embed"];
+            let [field, other] = fields.map(|name| format!("gen_head_config.params.{name}"));
+            return Err(ConfigError::disagree(&field, head, &other, aligner));
+        }
+        Ok(())
+    }
+
+    /// The configuration as JSON text, where [`JanusConfig::check_dialect`] allows it. `ids` are
+    /// needed by the Hugging Face dialect only.
     pub fn to_json(&self, dialect: Dialect, dtype: &str, ids: Option<TokenIds>) -> String {
         let value = match dialect {
             Dialect::Original => self.original(dtype),

@@ -7,6 +7,8 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::config::shown;
+
 /// How the short side's length is made whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SizeRule {
@@ -96,7 +98,7 @@ impl ImageProcessorConfig {
     /// As there.
     pub fn from_value(value: &Value) -> Result<Self, ImageConfigError> {
         let Value::Object(fields) = value else {
-            return Err(ImageConfigError::Json { reason: format!("found {}", shorten(value)) });
+            return Err(ImageConfigError::Json { reason: format!("found {}", shown(value)) });
         };
         let mut config = Self::default();
         let kind = fields.get("image_processor_type").and_then(Value::as_str).unwrap_or_default();
@@ -207,12 +209,7 @@ fn channels<T: Copy + Default>(
 }
 
 fn bad(field: &str, found: &Value, expected: &'static str) -> ImageConfigError {
-    ImageConfigError::Field { field: field.to_owned(), found: shorten(found), expected }
-}
-
-fn shorten(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain(['…']).collect() }
+    ImageConfigError::Field { field: field.to_owned(), found: shown(found), expected }
 }
 
 #[cfg(test)]

@@ -16,11 +16,15 @@ use tokenizers::Tokenizer;
 use super::error::TokenizerError;
 use super::files::{read_file, read_optional};
 use super::tokenizer_check;
+use crate::error::printable;
 
 /// Cap of `tokenizer.json`; the published files have several MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// Cap of the other JSON files; the published ones have a few kB.
 pub(super) const MAX_JSON_BYTES: u64 = 16 << 20;
+
+/// Characters of a token that messages show.
+const SHOWN: usize = 60;
 
 const BOS: &str = "<｜begin▁of▁sentence｜>";
 const EOS: &str = "<｜end▁of▁sentence｜>";
@@ -103,7 +107,7 @@ impl JanusTokenizer {
         for (token, &id) in &stated {
             let found = inner.token_to_id(token);
             if found != Some(id) {
-                let token = token.escape_debug().to_string();
+                let token = printable(token, SHOWN);
                 return Err(TokenizerError::ShiftedId { token, stated: id, found });
             }
         }
@@ -133,7 +137,7 @@ impl JanusTokenizer {
     fn check_whole_tokens(&self) -> Result<(), TokenizerError> {
         for (token, id) in self.control.iter().zip(&self.control_ids) {
             if self.encode(token)? != [*id] {
-                return Err(TokenizerError::SplitToken { token: token.clone() });
+                return Err(TokenizerError::SplitToken { token: printable(token, SHOWN) });
             }
         }
         Ok(())
@@ -303,7 +307,7 @@ fn resolve(inner: &Tokenizer, names: &Names) -> Result<SpecialIds, TokenizerErro
     let need = |token: &str| {
         inner
             .token_to_id(token)
-            .ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
+            .ok_or_else(|| TokenizerError::MissingToken { token: printable(token, SHOWN) })
     };
     let pad = names.pad.iter().find_map(|pad| inner.token_to_id(pad));
     Ok(SpecialIds {
@@ -357,7 +361,9 @@ fn guarded<T>(
     // change nothing but a cache behind a lock.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(TokenizerError::Tokenizers { action, reason: e.to_string() }),
+        Ok(Err(e)) => {
+            Err(TokenizerError::Tokenizers { action, reason: printable(&e.to_string(), 300) })
+        }
         Err(_) => Err(TokenizerError::Panic { action }),
     }
 }

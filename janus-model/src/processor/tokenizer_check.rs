@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::error::printable;
+
 /// What is wrong with a field: its path, and words that fit behind "field: ".
 pub(super) type Complaint = (String, String);
 
@@ -66,8 +68,12 @@ const MAX_STRIP: u64 = 16;
 
 /// Checks the bytes of a `tokenizer.json`; on success returns all its tokens with their ids.
 pub(super) fn check(bytes: &[u8]) -> Result<Vocabulary, Complaint> {
-    let file: File = serde_json::from_slice(bytes)
-        .map_err(|e| ("tokenizer.json".to_owned(), format!("not a BPE tokenizer ({e})")))?;
+    let file: File = serde_json::from_slice(bytes).map_err(|e| {
+        (
+            "tokenizer.json".to_owned(),
+            format!("not a BPE tokenizer ({})", printable(&e.to_string(), 300)),
+        )
+    })?;
     let kind = file.model.kind.as_deref().unwrap_or("BPE");
     if kind != "BPE" {
         return complain("model.type", format!("{} is not BPE", quote(kind)));
