@@ -5,12 +5,14 @@
 //! cargo run --release -p janus-infer --example full_size -- --model DIR [--expected FILE]
 //! ```
 //!
+//! `--draw CODES` draws a whole picture and writes its codes; PyTorch then says what it would have
+//! chosen (`full_size.py --forced CODES --out FILE`), and `--expected FILE` compares every step.
 //! Without `--expected`, a prompt is answered with a few tokens and a picture begun. Ends with an
 //! error if an id, a code or a number is further from PyTorch than the bounds of the parity ladder.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a program for developers
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -53,7 +55,15 @@ fn main() -> Result<(), Failure> {
     }
     let mut failures = 0;
     match option("--expected") {
-        Some(path) => failures += compare(&janus, &std::fs::read(path)?)?,
+        Some(path) => {
+            let bytes = std::fs::read(path)?;
+            let expected = Expected(SafeTensors::deserialize(&bytes)?);
+            failures += match (option("--draw"), expected.0.tensor("gen.guided.steps")) {
+                (Some(file), _) => draw_all(&janus, &expected, &file)?,
+                (None, Ok(_)) => forced(&janus, &expected)?,
+                (None, Err(_)) => compare(&janus, &expected)?,
+            };
+        }
         None => try_out(&janus, &Processor::for_model(&model, janus.config())?)?,
     }
     memory();
@@ -64,8 +74,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Everything in the file, in the order of the parity ladder.
-fn compare(janus: &Janus, bytes: &[u8]) -> Result<usize, Failure> {
-    let expected = Expected(SafeTensors::deserialize(bytes)?);
+fn compare(janus: &Janus, expected: &Expected) -> Result<usize, Failure> {
     let device = janus.device();
     let pixels = expected.tensor::<4>("pixel_values", &device);
     let features = timed("vision and aligner", || janus.encode_image(pixels))?;
@@ -99,7 +108,7 @@ fn compare(janus: &Janus, bytes: &[u8]) -> Result<usize, Failure> {
     each("text token", start, wanted.len() - 1);
     failed += equal("greedy.ids", &chosen, &wanted);
     drop(cache);
-    Ok(failed + draw(janus, &expected)?)
+    Ok(failed + draw(janus, expected)?)
 }
 
 /// Guided image logits, all codes, the picture.
@@ -129,21 +138,73 @@ fn draw(janus: &Janus, expected: &Expected) -> Result<usize, Failure> {
     each("image step, 2 rows", start, wanted.len() - 1);
     failed += equal("gen.codes", &drawing.finish().codes[0], &wanted);
 
+    Ok(failed + picture(janus, expected)?)
+}
+
+/// The picture of the given codes.
+fn picture(janus: &Janus, expected: &Expected) -> Result<usize, Failure> {
     let codes = expected.ints("vq.decode.codes");
-    let pixels = timed("VQ decode", || janus.decode_codes(row(&codes, &device)))?;
+    let pixels = timed("VQ decode", || janus.decode_codes(row(&codes, &janus.device())))?;
     let [_, _, height, width] = pixels.dims();
     let pixels = values(pixels);
-    failed += expected.close("vq.decode.pixels", &pixels);
+    let failed = expected.close("vq.decode.pixels", &pixels);
     let picture = janus_model::processor::output::to_rgb(&pixels, width, height)?;
     let theirs = expected.0.tensor("vq.decode.u8")?.data().to_vec();
     let off = picture.pixels().iter().zip(&theirs).filter(|(a, b)| a != b).count();
     let worst = picture.pixels().iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max();
-    println!(
-        "{:<32}{off} of {} bytes differ, by at most {worst:?} grey levels",
-        "picture",
-        theirs.len()
-    );
-    Ok(failed + usize::from(worst > Some(1)))
+    let worst = worst.unwrap_or(u8::MAX);
+    println!("{:<32}{off} of {} bytes differ, by at most {worst}", "picture", theirs.len());
+    Ok(failed + usize::from(worst > 1))
+}
+
+/// All codes of a greedy guided picture, written for PyTorch to judge (`full_size.py --forced`).
+fn draw_all(janus: &Janus, expected: &Expected, file: &Path) -> Result<usize, Failure> {
+    let prompt = expected.ints("gen.prompt_ids");
+    let twin = expected.ints("gen.uncond_ids");
+    let mut request = ImageRequest::new(&prompt, twin[1], 0, 0..1);
+    request.sampling = Sampling::GREEDY;
+    let drawn = timed("whole picture, guided", || {
+        janus_infer::generate::draw(janus, &request, |_| ControlFlow::Continue(()))
+    })?;
+    let codes = &drawn.codes[0];
+    let start = expected.ints("gen.codes");
+    let bytes = |ids: &[i32]| ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
+    let data: Vec<(&str, usize, Vec<u8>)> =
+        [("gen.prompt_ids", &prompt), ("gen.uncond_ids", &twin), ("gen.codes", codes)]
+            .map(|(key, ids)| (key, ids.len(), bytes(ids)))
+            .into();
+    let views = data.iter().map(|(key, len, bytes)| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![*len], bytes);
+        view.map(|view| (*key, view))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>()?;
+    std::fs::write(file, safetensors::serialize(views, None)?)?;
+    Ok(equal("first codes", &codes[..start.len().min(codes.len())], &start))
+}
+
+/// Guided logits of every step, the codes given (`full_size.py --forced`).
+fn forced(janus: &Janus, expected: &Expected) -> Result<usize, Failure> {
+    let device = janus.device();
+    let codes = expected.ints("gen.codes");
+    let rows = ["gen.prompt_ids", "gen.uncond_ids"].map(|key| row(&expected.ints(key), &device));
+    let mut x = janus.embed_text(Tensor::cat(rows.to_vec(), 0)); // [2, L, D]
+    let room = x.dims()[1] + codes.len();
+    let (rope, mut cache) = (janus.rope(room), janus.cache(2, room));
+    let mut guided = Vec::new();
+    for code in codes {
+        let [rows, tokens, width] = x.dims();
+        let positions = janus_model::rope::Positions::From(cache.len());
+        let mask = janus_model::llama::Mask::Causal;
+        let hidden = janus.hidden(x, &rope, &positions, &mask, Some(&mut cache));
+        let last = hidden.slice_dim(1, tokens - 1..tokens).reshape([rows, width]);
+        let logits = values(janus.image_logits(last)?);
+        let (cond, uncond) = logits.split_at(logits.len() / 2);
+        guided.extend(cond.iter().zip(uncond).map(|(c, u)| u + 5.0 * (c - u)));
+        let both = TensorData::new(vec![code; 2], [2, 1]);
+        x = janus.embed_codes(Tensor::from_data(both, &device))?;
+    }
+    let failed = expected.close("gen.guided.steps", &guided);
+    Ok(failed + picture(janus, expected)?)
 }
 
 /// A short answer and the beginning of a picture, for timing.

@@ -69,9 +69,21 @@ impl KvCache {
         self.len += tokens;
     }
 
-    /// The key buffer of a layer, for inspection. Holding on to it makes the next write copy.
-    pub fn keys(&self, layer: usize) -> Option<Tensor<4>> {
-        self.layers[layer].keys.clone()
+    /// Whether the next write is in place: nobody else holds a buffer of any layer.
+    pub fn can_write_in_place(&self) -> bool {
+        let alone = |buffer: &Option<Tensor<4>>| buffer.as_ref().is_some_and(Tensor::can_mut);
+        self.layers.iter().all(|layer| alone(&layer.keys) && alone(&layer.values))
+    }
+
+    /// Keys and values of every layer, for inspection. Holding on to them makes the next write
+    /// copy.
+    pub fn buffers(&self) -> Vec<Tensor<4>> {
+        self.layers
+            .iter()
+            .flat_map(|layer| [&layer.keys, &layer.values])
+            .flatten()
+            .cloned()
+            .collect()
     }
 }
 

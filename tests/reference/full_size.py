@@ -2,6 +2,7 @@
 
     python full_size.py --model DIR --out FILE.safetensors
     python full_size.py --model DIR --only load
+    python full_size.py --model DIR --forced FILE.safetensors --out STEPS.safetensors
 
 DIR is an original or Hugging Face folder, .bin or .safetensors. In f32 a 1B
 checkpoint takes 8.4 GB, plus file pages that the system may drop.
@@ -25,7 +26,7 @@ from transformers import JanusForConditionalGeneration
 
 import images
 import tokenizer as tok
-from expectations import generate_codes, greedy_text, margins, to_u8
+from expectations import GUIDANCE, generate_codes, greedy_text, margins, to_u8
 from layout import to_hf
 from prompts import SYSTEM, generation_text, prompt_ids, render, turns, unconditional
 from sizes import PRO_1B, PRO_7B, TINY_ODD, TINY_PRO, Sizes, hf_config
@@ -138,6 +139,28 @@ def generate(model, tokenizer, sizes: Sizes, steps: int) -> dict[str, torch.Tens
     }
 
 
+def force(model, codes: torch.Tensor, cond: torch.Tensor, uncond: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Guided logits of every step with the codes given, in one pass without cache, and their picture.
+
+    Where every code is the best of its own step, a greedy loop chooses the same ones: each step
+    sees the same codes before it.
+    """
+    inner = model.model
+    prompt = inner.language_model.embed_tokens(torch.stack([cond, uncond]))
+    drawn = model.prepare_embeddings_for_image_generation(codes[None, :-1]).repeat(2, 1, 1)
+    with timed(f"forced pass, 2 x {prompt.shape[1] + drawn.shape[1]}"):
+        hidden = inner.language_model(inputs_embeds=torch.cat([prompt, drawn], 1), use_cache=False).last_hidden_state
+        logits = inner.generation_head(hidden[:, -len(codes):])
+    guided = (logits[1] + GUIDANCE * (logits[0] - logits[1])).float()
+    with timed("VQ decode"):
+        decoded = inner.vqmodel.decode(codes[None]).float()
+    same = int((guided.argmax(1) == codes).sum())
+    print(f"greedy choice equals the given code in {same} of {len(codes)} steps, "
+          f"smallest margin {margins(guided).min():.2e}", flush=True)
+    return {"gen.prompt_ids": cond, "gen.uncond_ids": uncond, "gen.codes": codes, "gen.guided.steps": guided,
+            "vq.decode.codes": codes, "vq.decode.pixels": decoded, "vq.decode.u8": to_u8(decoded)}
+
+
 @torch.no_grad()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,6 +170,8 @@ def main():
     parser.add_argument("--codes", type=int, help="image steps (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["load"])
+    parser.add_argument("--forced", type=Path, metavar="FILE",
+                        help="only check the codes in FILE: guided logits of every step, and the picture")
     args = parser.parse_args()
     if args.out is None and args.only is None:
         parser.error("--out is needed")
@@ -156,9 +181,13 @@ def main():
     report_memory()
     if args.only == "load":
         return
-    sizes, tokenizer = find_sizes(args.model), Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    result = understand(model, tokenizer, sizes)
-    result |= generate(model, tokenizer, sizes, args.codes or sizes.grid**2)
+    if args.forced:
+        with safe_open(args.forced, "pt") as given:
+            result = force(model, *(given.get_tensor(f"gen.{name}") for name in ("codes", "prompt_ids", "uncond_ids")))
+    else:
+        sizes, tokenizer = find_sizes(args.model), Tokenizer.from_file(str(args.model / "tokenizer.json"))
+        result = understand(model, tokenizer, sizes)
+        result |= generate(model, tokenizer, sizes, args.codes or sizes.grid**2)
     report_memory()
     write_safetensors(args.out, {name: value.contiguous() for name, value in sorted(result.items())}, {
         "torch": torch.__version__, "transformers": transformers.__version__, "dtype": args.dtype,
