@@ -4,12 +4,23 @@
 //! ignore, and a partial load can look healthy for a long time. All differences are collected
 //! first, so that one run shows the whole picture (usually: another model's files).
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{error::shown, lazy::LazyTensor};
 
 /// Names shown per kind of difference; the value keeps all of them.
 const SHOWN: usize = 20;
+/// The table whose rows are as wide as the decoder.
+const TABLE: &str = "language_model.model.embed_tokens.weight";
+/// Stands in for the table where that is missing.
+const NORM: &str = "language_model.model.norm.weight";
+const LAYERS: &str = "language_model.model.layers.";
+/// Tensors of one decoder layer: seven matrices and two norms.
+const LAYER_TENSORS: usize = 9;
 
 /// A tensor that has one shape in the model and another in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +50,8 @@ pub struct Mismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// In both, but of different shapes.
     pub shape: Vec<ShapeDifference>,
+    /// Folder of the checkpoint, where one is known.
+    pub dir: Option<PathBuf>,
 }
 
 impl Mismatch {
@@ -73,7 +86,14 @@ impl Mismatch {
         self.missing.is_empty() && self.unused.is_empty() && self.shape.is_empty()
     }
 
-    /// What the pattern of differences suggests.
+    /// The same, of the checkpoint in `dir`.
+    #[must_use]
+    pub fn in_dir(mut self: Box<Self>, dir: &Path) -> Box<Self> {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// What the pattern of differences suggests; `None` if there is no difference.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let transposed = self.shape.iter().filter(|difference| difference.is_transposed()).count();
@@ -83,21 +103,76 @@ impl Mismatch {
                  [in, out], Janus stores them as [out, in]"
             ));
         }
-        let same_width =
-            |difference: &&ShapeDifference| difference.expected.len() == difference.found.len();
-        if self.missing.is_empty()
-            && self.unused.is_empty()
-            && self.shape.iter().all(|d| same_width(&d))
-        {
+        if let Some(sizes) = self.other_size() {
+            return Some(format!("{sizes}: they belong to a Janus of another size"));
+        }
+        let same_rank =
+            |difference: &ShapeDifference| difference.expected.len() == difference.found.len();
+        let only_shapes = self.missing.is_empty() && self.unused.is_empty();
+        if only_shapes && !self.shape.is_empty() && self.shape.iter().all(same_rank) {
             return Some("the weights belong to a Janus of another size than config.json".into());
         }
         (!self.missing.is_empty()).then(|| "these files do not hold a whole Janus model".into())
     }
+
+    /// Width and number of layers, where `config.json` and the weights disagree about them.
+    fn other_size(&self) -> Option<String> {
+        let layers = self.layers();
+        let (says, has) = match (self.widths(), layers) {
+            (Some(width), Some(layers)) => (
+                format!("width {} and {} layers", width.0, layers.0),
+                format!("width {} and {} layers", width.1, layers.1),
+            ),
+            (Some((says, has)), None) => (format!("width {says}"), format!("width {has}")),
+            (None, Some((says, has))) => (format!("{says} layers"), format!("{has} layers")),
+            (None, None) => return None,
+        };
+        Some(format!("config.json says {says}, the weights have {has}"))
+    }
+
+    /// Width of the decoder in the model and in the checkpoint, if they differ.
+    fn widths(&self) -> Option<(usize, usize)> {
+        let find = |name| self.shape.iter().find(|difference| difference.name == name);
+        let difference = find(TABLE).or_else(|| find(NORM))?;
+        let widths = (*difference.expected.last()?, *difference.found.last()?);
+        (widths.0 != widths.1).then_some(widths)
+    }
+
+    /// Number of decoder layers in the model and in the checkpoint, if whole layers at the end
+    /// are missing from one of them.
+    fn layers(&self) -> Option<(usize, usize)> {
+        match (last_layers(&self.missing), last_layers(&self.unused)) {
+            (Some((fewer, more)), None) => Some((more, fewer)),
+            (None, Some((fewer, more))) => Some((fewer, more)),
+            _ => None,
+        }
+    }
+}
+
+/// The whole decoder layers `a..b` among these tensors, if they follow each other and are not all
+/// there can be (`a > 0`).
+fn last_layers(tensors: &[(String, Vec<usize>)]) -> Option<(usize, usize)> {
+    let mut sizes = BTreeMap::<usize, usize>::new();
+    for (name, _) in tensors {
+        let index = name.strip_prefix(LAYERS).and_then(|rest| rest.split('.').next());
+        if let Some(index) = index.and_then(|index| index.parse().ok()) {
+            *sizes.entry(index).or_default() += 1;
+        }
+    }
+    let (&first, _) = sizes.first_key_value()?;
+    let (&last, _) = sizes.last_key_value()?;
+    let whole = sizes.values().all(|&count| count >= LAYER_TENSORS);
+    // Numbers come from the file: the largest possible one must not overflow.
+    let end = last.checked_add(1)?;
+    (first > 0 && whole && end - first == sizes.len()).then_some((first, end))
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (missing, unused, shape) = (self.missing.len(), self.unused.len(), self.shape.len());
+        if let Some(dir) = &self.dir {
+            write!(f, "{}: ", dir.display())?;
+        }
         write!(
             f,
             "the checkpoint does not fit the model: {missing} missing, {unused} unused, {shape} of \
