@@ -5,7 +5,7 @@
 //! first, so that one run shows the whole picture (usually: another model's files).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     path::{Path, PathBuf},
 };
@@ -19,8 +19,6 @@ const TABLE: &str = "language_model.model.embed_tokens.weight";
 /// Stands in for the table where that is missing.
 const NORM: &str = "language_model.model.norm.weight";
 const LAYERS: &str = "language_model.model.layers.";
-/// Tensors of one decoder layer: seven matrices and two norms.
-const LAYER_TENSORS: usize = 9;
 
 /// A tensor that has one shape in the model and another in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +48,8 @@ pub struct Mismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// In both, but of different shapes.
     pub shape: Vec<ShapeDifference>,
+    /// Number of decoder layers in the model and in the checkpoint, where they differ.
+    pub layers: Option<(usize, usize)>,
     /// Folder of the checkpoint, where one is known.
     pub dir: Option<PathBuf>,
 }
@@ -77,6 +77,9 @@ impl Mismatch {
         let unused = found.iter().filter(|tensor| rest.contains_key(tensor.name.as_str()));
         mismatch.unused =
             unused.map(|tensor| (tensor.name.clone(), tensor.shape.to_vec())).collect();
+        let wanted = layers(expected.iter().map(|(name, _)| name.as_str()));
+        let held = layers(found.iter().map(|tensor| tensor.name.as_str()));
+        mismatch.layers = wanted.zip(held).filter(|(wanted, held)| wanted != held);
         if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch)) }
     }
 
@@ -117,8 +120,7 @@ impl Mismatch {
 
     /// Width and number of layers, where `config.json` and the weights disagree about them.
     fn other_size(&self) -> Option<String> {
-        let layers = self.layers();
-        let (says, has) = match (self.widths(), layers) {
+        let (says, has) = match (self.widths(), self.layers) {
             (Some(width), Some(layers)) => (
                 format!("width {} and {} layers", width.0, layers.0),
                 format!("width {} and {} layers", width.1, layers.1),
@@ -137,34 +139,13 @@ impl Mismatch {
         let widths = (*difference.expected.last()?, *difference.found.last()?);
         (widths.0 != widths.1).then_some(widths)
     }
-
-    /// Number of decoder layers in the model and in the checkpoint, if whole layers at the end
-    /// are missing from one of them.
-    fn layers(&self) -> Option<(usize, usize)> {
-        match (last_layers(&self.missing), last_layers(&self.unused)) {
-            (Some((fewer, more)), None) => Some((more, fewer)),
-            (None, Some((fewer, more))) => Some((fewer, more)),
-            _ => None,
-        }
-    }
 }
 
-/// The whole decoder layers `a..b` among these tensors, if they follow each other and are not all
-/// there can be (`a > 0`).
-fn last_layers(tensors: &[(String, Vec<usize>)]) -> Option<(usize, usize)> {
-    let mut sizes = BTreeMap::<usize, usize>::new();
-    for (name, _) in tensors {
-        let index = name.strip_prefix(LAYERS).and_then(|rest| rest.split('.').next());
-        if let Some(index) = index.and_then(|index| index.parse().ok()) {
-            *sizes.entry(index).or_default() += 1;
-        }
-    }
-    let (&first, _) = sizes.first_key_value()?;
-    let (&last, _) = sizes.last_key_value()?;
-    let whole = sizes.values().all(|&count| count >= LAYER_TENSORS);
-    // Numbers come from the file: the largest possible one must not overflow.
-    let end = last.checked_add(1)?;
-    (first > 0 && whole && end - first == sizes.len()).then_some((first, end))
+/// Number of decoder layers among these names; `None` if there are none, or holes between them.
+fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let index = |name: &'a str| name.strip_prefix(LAYERS)?.split('.').next()?.parse().ok();
+    let indices: BTreeSet<usize> = names.filter_map(index).collect();
+    (*indices.last()? == indices.len() - 1).then_some(indices.len())
 }
 
 impl fmt::Display for Mismatch {

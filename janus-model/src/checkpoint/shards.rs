@@ -8,9 +8,10 @@
 //! | `pytorch_model.bin.index.json` | names of shards, pickled |
 //!
 //! A path to a single weight file works too, and so does the `models--org--name` folder of the
-//! Hugging Face cache (its `refs/main` names the snapshot; without it there must be only one). Files are only followed out of the
-//! model folder inside that cache, where snapshots link to `../../blobs`. A file's format must be
-//! what its name says; content alone decides only for files without a known extension.
+//! Hugging Face cache (its `refs/main` names the snapshot; without that file there must be only
+//! one). Files are only followed out of the model folder inside that cache, where snapshots link to
+//! `../../blobs`. A file's format must be what its name says; content alone decides only for files
+//! without a known extension.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,9 +2,10 @@
 //!
 //! A pickle is a program for a small stack machine; Python's own machine may call any function it
 //! names. This one knows the names a state dict consists of ([`allow`](super::allow)), refuses every
-//! other one **at the instruction that mentions it**, and calls nothing: names are enum variants,
-//! and a call of one becomes a node. Values live in one arena and refer to each other by index, so hostile nesting or cycles cost neither stack nor
-//! leaked memory. Instructions: <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
+//! other one **at the instruction that mentions it**, and calls nothing: names are enum variants.
+//! Values live in one arena and refer to each other by index, so hostile nesting or cycles cost
+//! neither stack nor leaked memory. Instructions:
+//! <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
 
 use std::collections::HashMap;
 
