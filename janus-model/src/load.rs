@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::store::ModuleSnapshot;
+use burn::store::{ApplyError, ModuleSnapshot};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::checkpoint::{
@@ -65,7 +65,7 @@ impl Janus {
         let tensors = with_tied_head(tensors, &config, options.parts);
         let tensors = of_parts(tensors, options.parts);
         let count = tensors.len();
-        fill(&mut model, tensors, precision)?;
+        fill(&mut model, tensors, precision, &checkpoint.dir)?;
         let report = LoadReport { dir: checkpoint.dir, dialect, tensors: count, dropped };
         Ok((model, report))
     }
@@ -121,11 +121,19 @@ fn expected(model: &Janus) -> Vec<Parameter> {
 }
 
 /// Checks both directions, then moves every tensor to the device in its format.
-fn fill(model: &mut Janus, tensors: Vec<LazyTensor>, precision: Precision) -> Result<(), Error> {
+///
+/// `dir` is where the tensors came from, for messages.
+fn fill(
+    model: &mut Janus,
+    tensors: Vec<LazyTensor>,
+    precision: Precision,
+    dir: &Path,
+) -> Result<(), Error> {
     let parameters = expected(model);
     let names: Vec<_> =
         parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
-    Mismatch::check(&names, &tensors).map_err(CheckpointError::from)?;
+    Mismatch::check(&names, &tensors)
+        .map_err(|mismatch| CheckpointError::from(mismatch.in_dir(dir)))?;
     let mut by_name: std::collections::HashMap<String, LazyTensor> =
         tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let ready = parameters.into_iter().zip(names).filter_map(|(parameter, (name, shape))| {
@@ -135,13 +143,25 @@ fn fill(model: &mut Janus, tensors: Vec<LazyTensor>, precision: Precision) -> Re
         Some(cast(tensor, dtype))
     });
     let result = model.apply(ready.collect(), None, None, false);
-    match result.errors.first() {
+    // Names, shapes and kinds were checked: what is left is reading the file.
+    match result.errors.into_iter().next() {
         None => Ok(()),
-        // Names, shapes and kinds were checked: what is left is reading the file.
-        Some(error) => {
-            Err(CheckpointError::Draw { tensor: String::new(), message: error.to_string() }.into())
-        }
+        Some(error) => Err(not_applied(error).into()),
     }
+}
+
+/// The tensor and the reason, out of burn-store's error.
+fn not_applied(error: ApplyError) -> CheckpointError {
+    let message = error.to_string();
+    let (path, message) = match error {
+        ApplyError::LoadError { path, message } | ApplyError::AdapterError { path, message } => {
+            (path, message)
+        }
+        ApplyError::ShapeMismatch { path, .. } | ApplyError::DTypeMismatch { path, .. } => {
+            (path, message)
+        }
+    };
+    CheckpointError::Draw { tensor: canonical_name(&path), message }
 }
 
 /// The canonical name of a parameter path: Burn's words for norms, and the places where a list
@@ -206,4 +226,47 @@ fn of_parts(tensors: Vec<LazyTensor>, parts: Parts) -> Vec<LazyTensor> {
     };
     let wanted = |tensor: &LazyTensor| !other.iter().any(|part| tensor.name.starts_with(part));
     tensors.into_iter().filter(wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use burn::store::burn_pack;
+
+    use super::*;
+
+    fn tiny() -> (Checkpoint, Janus) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/fixtures/tiny-pro/original/model.safetensors");
+        let checkpoint = Checkpoint::open(dir, &Limits::default()).unwrap();
+        let config = JanusConfig::from_dir(&checkpoint.dir).unwrap().0;
+        let model = config.init(Parts::All, Precision::F32, &Device::flex());
+        (checkpoint, model)
+    }
+
+    #[test]
+    fn a_tensor_that_cannot_be_read_is_named() {
+        let (checkpoint, mut model) = tiny();
+        let mut tensors = checkpoint.canonical().unwrap().tensors;
+        let norm = "language_model.model.norm.weight";
+        let tensor = tensors.iter_mut().find(|tensor| tensor.name == norm).unwrap();
+        let (dtype, shape, length) = (tensor.dtype, tensor.shape.to_vec(), tensor.byte_len());
+        *tensor = LazyTensor::deferred(norm.into(), dtype, shape, None, length, || {
+            Err(burn_pack::Error::IoError("the disk is gone".into()))
+        });
+        let error = fill(&mut model, tensors, Precision::F32, &checkpoint.dir).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("'{norm}'")) && text.contains("the disk is gone"), "{text}");
+    }
+
+    #[test]
+    fn a_misfit_names_the_folder() {
+        let (checkpoint, mut model) = tiny();
+        let tensors = checkpoint.canonical().unwrap().tensors.split_off(1);
+        let error = fill(&mut model, tensors, Precision::F32, &checkpoint.dir).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&checkpoint.dir.display().to_string()), "{text}");
+        assert!(text.contains("1 missing"), "{text}");
+    }
 }

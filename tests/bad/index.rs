@@ -4,8 +4,9 @@
 
 use std::{fs, path::Path};
 
+use burn::tensor::{Bytes, DType};
 use janus_model::ErrorKind;
-use janus_model::checkpoint::{CheckpointError, IndexError, Limits};
+use janus_model::checkpoint::{CheckpointError, IndexError, LazyTensor, Limits, Mismatch};
 use proptest::prelude::*;
 
 use super::weights::{assert_says, draw_all, folder, message, open, valid};
@@ -77,7 +78,7 @@ fn i2_shard_missing() {
     let error = open(&dir).unwrap_err();
     assert_says(&error, &[TWO, "'b'", "1 other"]);
     assert_eq!(error.kind(), ErrorKind::Missing);
-    assert!(error.hint().unwrap().contains("janus pull"));
+    assert!(error.hint().unwrap().contains("download the missing file"));
 }
 
 #[test]
@@ -191,6 +192,84 @@ fn i4_cache_reference_cannot_leave() {
         let error = open(&model).unwrap_err();
         assert!(matches!(error, CheckpointError::NotWeights { .. }), "{}", message(&error));
     }
+}
+
+/// A download by revision writes no `refs/main`.
+#[cfg(unix)]
+#[test]
+fn i4_cache_without_reference() {
+    let root = tempfile::tempdir().unwrap();
+    let model = cache(root.path());
+    fs::remove_file(model.join("refs/main")).unwrap();
+    assert!(open(&model).unwrap().dir.ends_with("snapshots/0123abcd"));
+    fs::create_dir(model.join("snapshots/4567\ncd")).unwrap();
+    let error = open(&model).unwrap_err();
+    assert_says(&error, &["models--org--name", "'0123abcd', '4567\\ncd'"]);
+    assert!(matches!(error, CheckpointError::SeveralSnapshots { .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.hint().unwrap().contains("one of the snapshots"));
+    fs::remove_dir_all(model.join("snapshots")).unwrap();
+    fs::create_dir(model.join("snapshots")).unwrap();
+    assert!(matches!(open(&model).unwrap_err(), CheckpointError::NoWeights { .. }));
+}
+
+/// The configuration of one release beside the weights of another.
+#[test]
+fn i5_hint_names_both_sizes() {
+    type Tensors = Vec<(String, Vec<usize>)>;
+    let model = |width: usize, layers: usize| -> Tensors {
+        let layer = |i| {
+            let parts = ["q", "k", "v", "o"].map(|p| format!("self_attn.{p}_proj"));
+            let inner = ["gate", "up", "down"].map(|p| format!("mlp.{p}_proj"));
+            let norms = ["input", "post_attention"].map(|p| format!("{p}_layernorm"));
+            let all: Vec<_> = parts.into_iter().chain(inner).chain(norms).collect();
+            all.into_iter()
+                .map(move |p| (format!("language_model.model.layers.{i}.{p}.weight"), vec![width]))
+        };
+        let table = ("language_model.model.embed_tokens.weight".into(), vec![9, width]);
+        let norm = ("language_model.model.norm.weight".into(), vec![width]);
+        (0..layers).flat_map(layer).chain([table, norm]).collect()
+    };
+    let hint = |config: &Tensors, weights: &Tensors| {
+        let bytes =
+            |shape: &[usize]| Bytes::from_bytes_vec(vec![0; 4 * shape.iter().product::<usize>()]);
+        let found: Vec<_> = weights
+            .iter()
+            .map(|(name, shape)| {
+                LazyTensor::new(name.clone(), DType::F32, shape.clone(), None, bytes(shape))
+            })
+            .collect();
+        CheckpointError::from(Mismatch::check(config, &found).unwrap_err()).hint()
+    };
+    let (small, large) = (model(4, 3), model(8, 5));
+    let same = "they belong to a Janus of another size";
+    for (config, weights, says) in [
+        (&small, &large, "width 4 and 3 layers, the weights have width 8 and 5 layers"),
+        (&large, &small, "width 8 and 5 layers, the weights have width 4 and 3 layers"),
+        (&small, &model(8, 3), "width 4, the weights have width 8"),
+        (&small, &model(4, 5), "3 layers, the weights have 5 layers"),
+        (&model(4, 5), &small, "5 layers, the weights have 3 layers"),
+    ] {
+        assert_eq!(hint(config, weights).unwrap(), format!("config.json says {says}: {same}"));
+    }
+    // The table is not there to tell: the norm is.
+    let without_table = |mut tensors: Tensors| {
+        tensors.retain(|(name, _)| !name.contains("embed_tokens"));
+        tensors
+    };
+    let says = hint(&small, &without_table(model(8, 3))).unwrap();
+    assert!(says.contains("width 4, the weights have width 8"), "{says}");
+    // A hole is no size, nor is one tensor a layer.
+    let mut holed = model(4, 3);
+    holed.retain(|(name, _)| !name.contains(".layers.1."));
+    assert!(hint(&small, &holed).unwrap().contains("whole Janus"));
+    let mut cut = model(4, 3);
+    cut.remove(26);
+    assert!(hint(&small, &cut).unwrap().contains("whole Janus"));
+    let mut stray = small.clone();
+    stray.push((format!("language_model.model.layers.{}.x", usize::MAX), vec![1]));
+    assert_eq!(hint(&small, &stray), None);
+    assert_eq!(Mismatch::default().hint(), None);
 }
 
 #[test]

@@ -462,6 +462,17 @@ fn p5_impossible_geometry() {
     }
 }
 
+/// No elements, but dimensions whose product overflows.
+#[test]
+fn p5_empty_view_of_huge_dimensions() {
+    for stride in [[1 << 40, 1 << 40, 1], [1, 1, 1], [0, 0, 0]] {
+        let view = tensor("FloatStorage", "0", 4, (0, &[0, 1 << 40, 1 << 40], &stride));
+        let checkpoint = open_as(BIN, &checkpoint(&state_dict(&[("w", view)]))).unwrap();
+        assert_eq!(checkpoint.raw()[0].shape.to_vec(), [0, 1 << 40, 1 << 40]);
+        draw_all(&checkpoint);
+    }
+}
+
 #[test]
 fn p5_unsupported_dtype() {
     let view = tensor("DoubleStorage", "0", 2, (0, &[2], &[1]));

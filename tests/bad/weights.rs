@@ -202,6 +202,39 @@ fn w12_unsupported_dtype() {
     assert!(matches!(error, CheckpointError::UnsupportedDtype { .. }));
 }
 
+/// Of several shards, the one that holds the tensor is named.
+#[test]
+fn w12_unsupported_dtype_in_a_shard() {
+    let whole = safetensors(format!("{{{}}}", entry("whole", "I64", "[0]", "[0,0]")), &[]);
+    let map = r#"{"weight_map":{"a":"1.safetensors","whole":"2.safetensors"}}"#.as_bytes();
+    let (_root, dir) = folder(&[
+        ("model.safetensors.index.json", map),
+        ("1.safetensors", &valid(&["a"])),
+        ("2.safetensors", &whole),
+    ]);
+    let error = open(&dir).unwrap().canonical().unwrap_err();
+    assert_says(&error, &["2.safetensors", "I64", "'whole'"]);
+}
+
+/// Empty tensors may be of any height: joining three of them must not overflow.
+#[test]
+fn w14_heights_that_overflow() {
+    let prefix = "model.vision_model.encoder.layers.0.self_attn";
+    let row = |part| {
+        entry(
+            &format!("{prefix}.{part}_proj.weight"),
+            "F32",
+            &format!("[{},0]", u64::MAX / 2),
+            "[0,0]",
+        )
+    };
+    let bytes = safetensors(format!("{{{}}}", ["q", "k", "v"].map(row).join(",")), &[]);
+    let checkpoint = open_as("model.safetensors", &bytes).unwrap();
+    let tensors = checkpoint.canonical().unwrap().tensors;
+    assert_eq!(tensors.len(), 3);
+    assert!(tensors.iter().all(|tensor| tensor.name.starts_with(prefix)));
+}
+
 /// A header of many tiny tensors, near the cap on its length.
 fn crowd(count: usize) -> Vec<u8> {
     let rows: Vec<_> = (0..count).map(|i| entry(&format!("{i}"), "U8", "[0]", "[0,0]")).collect();
@@ -379,7 +412,7 @@ fn w20_lfs_pointer_or_page() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4178705734\n";
     for name in ["model.safetensors", "pytorch_model.bin"] {
         let error = open_as(name, pointer).unwrap_err();
-        assert!(error.hint().unwrap().contains("this is a Git LFS pointer, run `janus pull`"));
+        assert!(error.hint().unwrap().contains("run `git lfs pull` in that folder"));
         let found = Impostor::LfsPointer;
         assert!(matches!(error, CheckpointError::NotWeights { found: f, .. } if f == found));
         let error = open_as(name, b"\n<!DOCTYPE html><html></html>").unwrap_err();

@@ -59,6 +59,18 @@ pub enum CheckpointError {
         /// The file names tried, in order.
         looked_for: &'static str,
     },
+    /// A cache folder holds several snapshots and does not say which one is current.
+    #[error(
+        "{}: no refs/main, and several snapshots: {}",
+        path.display(),
+        snapshots.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")
+    )]
+    SeveralSnapshots {
+        /// The cache folder.
+        path: PathBuf,
+        /// Names of the snapshots, in order.
+        snapshots: Vec<String>,
+    },
     /// A device, pipe, socket or folder stands where a file should be.
     #[error("{}: expected a regular file, found {what}", path.display())]
     NotRegular {
@@ -156,7 +168,7 @@ pub enum CheckpointError {
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor, as the file names it.
         tensor: String,
         /// The type, as the file spells it.
         dtype: String,
@@ -231,7 +243,7 @@ impl CheckpointError {
             Self::Io { .. } | Self::Locked { .. } | Self::NotRegular { .. } | Self::Draw { .. } => {
                 ErrorKind::Io
             }
-            Self::UnknownManifest { .. } => ErrorKind::Usage,
+            Self::UnknownManifest { .. } | Self::SeveralSnapshots { .. } => ErrorKind::Usage,
             Self::Unsavable { .. } | Self::Manifest { .. } => ErrorKind::Internal,
             Self::Mismatch(_) => ErrorKind::Config,
             _ => ErrorKind::BadData,
@@ -243,13 +255,14 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::NotFound { .. } | Self::NoWeights { .. } => {
-                "download a model with `janus pull`, or pass the folder that holds its weights"
+                "pass the folder that holds config.json and the weights of a Janus model"
             }
             Self::NotWeights { found: Impostor::LfsPointer, .. } => {
-                "this is a Git LFS pointer, run `janus pull` (or `git lfs pull` in that folder)"
+                "this is a Git LFS pointer: run `git lfs pull` in that folder, or download the file \
+                 again"
             }
             Self::NotWeights { found: Impostor::Html, .. } => {
-                "the download saved a web page instead of the file; run `janus pull`"
+                "the download saved a web page instead of the file; download the file again"
             }
             Self::NotWeights { found: Impostor::LegacyTorch, .. } => {
                 "unsupported: re-save the state dict with PyTorch 1.6 or newer, or as safetensors"
@@ -260,10 +273,11 @@ impl CheckpointError {
             Self::WrongFormat { .. } => {
                 "rename the file if you trust where it came from; formats are never guessed"
             }
+            Self::SeveralSnapshots { .. } => "pass the folder of one of the snapshots",
             Self::LinkLeaves { .. } => "copy the file into the model folder",
             Self::Pickle { source, .. } => source.hint(),
             Self::Index { source, .. } if source.is_missing_shard() => {
-                "the download is incomplete; run `janus pull` again"
+                "the download is incomplete: download the missing file into that folder"
             }
             Self::Locked { .. } => "wait until the other process has finished",
             Self::Mismatch(mismatch) => return mismatch.hint(),

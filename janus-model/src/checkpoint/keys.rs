@@ -310,6 +310,7 @@ pub struct Canonical {
 pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
     let mut result = Canonical { tensors: Vec::with_capacity(tensors.len()), dropped: Vec::new() };
     let mut thirds: HashMap<String, [Option<LazyTensor>; 3]> = HashMap::new();
+    let mut rest = Vec::new();
     for tensor in tensors {
         let tensor = tensor.clone();
         match import(&tensor.name, naming) {
@@ -320,7 +321,8 @@ pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
             }
             Import::Third(name, third) => {
                 let group = thirds.entry(name.clone()).or_default();
-                group[third] = Some(tensor);
+                // Two names for one third (an early one and today's): neither may win silently.
+                rest.extend(group[third].replace(tensor));
                 if group.iter().all(Option::is_some) {
                     let parts = group.iter_mut().filter_map(Option::take).collect();
                     thirds.remove(&name);
@@ -333,8 +335,8 @@ pub(crate) fn canonical(tensors: &[LazyTensor], naming: Naming) -> Canonical {
             }
         }
     }
-    // An incomplete set keeps its file names; the strict comparison reports both sides.
-    let mut rest: Vec<_> = thirds.into_values().flatten().flatten().collect();
+    // What is left over or doubled keeps its file names; the strict comparison reports it.
+    rest.extend(thirds.into_values().flatten().flatten());
     rest.sort_by(|a, b| a.name.cmp(&b.name));
     result.tensors.extend(rest);
     result
@@ -491,6 +493,32 @@ mod tests {
         for (cut, expected) in cut.iter().zip([&parts[1], &parts[2], &parts[0]]) {
             assert_eq!((&cut.name, &cut.shape), (&expected.name, &expected.shape));
             assert_eq!(&cut.to_bytes().unwrap()[..], &expected.to_bytes().unwrap()[..]);
+        }
+    }
+
+    #[test]
+    fn a_third_under_two_names_is_reported() {
+        let prefix = "vision_model.encoder.layers.3.self_attn";
+        let part = |outer: &str, name: &str| {
+            tensor(&format!("{outer}{prefix}.{name}.weight"), vec![2, 2], 0)
+        };
+        // Two of one kind before the set is complete, and after.
+        let before = ["model.", "", "", ""].map(str::to_owned);
+        let after = ["", "", "", "model."].map(str::to_owned);
+        for (outer, names) in [
+            (before, ["q_proj", "q_proj", "k_proj", "v_proj"]),
+            (after, ["q_proj", "k_proj", "v_proj", "q_proj"]),
+        ] {
+            let parts: Vec<_> =
+                outer.iter().zip(names).map(|(outer, name)| part(outer, name)).collect();
+            let found: Vec<_> = canonical(&parts, Naming::HuggingFace)
+                .tensors
+                .into_iter()
+                .map(|tensor| tensor.name)
+                .collect();
+            let extra = format!("model.{prefix}.q_proj.weight");
+            let joined = "vision_model.vision_tower.blocks.3.attn.qkv.weight".to_owned();
+            assert_eq!(found, [joined, extra]);
         }
     }
 

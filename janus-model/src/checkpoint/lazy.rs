@@ -52,7 +52,8 @@ pub fn reshaped(mut tensor: LazyTensor, shape: Vec<usize>) -> LazyTensor {
 
 /// Joins tensors along dimension 0: `[a, ..] + [b, ..] -> [a + b, ..]`.
 ///
-/// `None` if there are no parts or they differ in type or in the other dimensions.
+/// `None` if there are no parts, they differ in type or in the other dimensions, or the sum of
+/// their heights overflows.
 #[must_use]
 pub fn concat(name: impl Into<String>, parts: Vec<LazyTensor>) -> Option<LazyTensor> {
     let first = parts.first()?;
@@ -63,8 +64,11 @@ pub fn concat(name: impl Into<String>, parts: Vec<LazyTensor>) -> Option<LazyTen
     if shape.is_empty() || !parts.iter().all(alike) {
         return None;
     }
-    shape[0] = parts.iter().map(|part| part.shape[0]).sum();
-    let length = parts.iter().map(LazyTensor::byte_len).sum();
+    let sum = |of: fn(&LazyTensor) -> usize| {
+        parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(of(part)))
+    };
+    shape[0] = sum(|part| part.shape[0])?;
+    let length = sum(LazyTensor::byte_len)?;
     Some(LazyTensor::deferred(name.into(), dtype, shape, None, length, move || {
         let mut joined = Vec::with_capacity(length);
         for part in &parts {
@@ -175,6 +179,10 @@ pub fn draw(tensor: &LazyTensor) -> Result<Bytes, CheckpointError> {
 }
 
 /// Looks for NaN and infinity in every float tensor, drawing one at a time.
+///
+/// Off by default everywhere, without so much as a warning: it reads every weight, where opening
+/// reads headers only and mapped weights may never be read in full. Callers opt in
+/// (`--check-tensors` on the command line), and what is found is then an error.
 ///
 /// # Errors
 /// The first tensor that holds a non-finite value, with their number; or a read error.

@@ -8,7 +8,9 @@
 //! ```
 //! Start with [`Checkpoint::open`]. Opening reads headers only: tensors are [`LazyTensor`]s whose
 //! bytes are slices of the mapped files, so a 15 GB model opens in milliseconds and no weight is
-//! copied unless its position in the file is misaligned, it is strided, or it must be converted.
+//! copied unless its position in the file is misaligned, it is strided, it must be converted, or it
+//! is a query, key or value matrix of the vision tower under Hugging Face names: those three are
+//! joined to one by copying.
 //!
 //! What holds everywhere: **canonical names are DeepSeek's own** ([`keys`]); a file is data, never
 //! code ([`pickle`]); every length a file declares is compared with [`Limits`] before memory is
@@ -38,6 +40,7 @@ use std::{
 };
 
 pub use error::{CheckpointError, Impostor};
+use keys::Import;
 pub use keys::{Canonical, Dropped, Naming};
 pub use lazy::{LazyTensor, cast, check_tensors, concat, rows};
 pub use limits::Limits;
@@ -58,6 +61,8 @@ pub struct Checkpoint {
     /// Who named the tensors.
     pub naming: Naming,
     tensors: Vec<LazyTensor>,
+    /// How many of the tensors each file holds.
+    counts: Vec<usize>,
 }
 
 impl Checkpoint {
@@ -68,14 +73,14 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`]; nothing is allocated for what a file merely claims.
     pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, CheckpointError> {
-        let shards::Found { dir, files, tensors } = shards::find(path.as_ref(), limits)?;
+        let shards::Found { dir, files, tensors, counts } = shards::find(path.as_ref(), limits)?;
         if tensors.len() > limits.tensors {
             let (path, what) = (dir, "number of tensors");
             let (value, limit) = (tensors.len() as u64, limits.tensors as u64);
             return Err(CheckpointError::Limit { path, what, value, limit });
         }
         let naming = Naming::detect(tensors.iter().map(|tensor| tensor.name.as_str()));
-        Ok(Self { dir, files, naming, tensors })
+        Ok(Self { dir, files, naming, tensors, counts })
     }
 
     /// The tensors as the files name them.
@@ -90,20 +95,34 @@ impl Checkpoint {
     /// A tensor that is to be kept has an element type other than f32, f16 and bf16, or two
     /// tensors of the files turn out to be the same canonical one.
     pub fn canonical(&self) -> Result<Canonical, CheckpointError> {
+        let is_kept = |tensor: &LazyTensor| {
+            !matches!(keys::import(&tensor.name, self.naming), Import::Drop(_))
+        };
+        let mut tensors = self.tensors.iter().enumerate();
+        if let Some((at, tensor)) = tensors.find(|(_, t)| !lazy::is_float(t.dtype) && is_kept(t)) {
+            let (path, dtype) = (self.file_of(at), format!("{:?}", tensor.dtype));
+            let tensor = tensor.name.clone();
+            return Err(CheckpointError::UnsupportedDtype { path, tensor, dtype });
+        }
         let canonical = keys::canonical(&self.tensors, self.naming);
         let mut seen = HashSet::new();
         for tensor in &canonical.tensors {
-            if !lazy::is_float(tensor.dtype) {
-                let (path, dtype) = (self.dir.clone(), format!("{:?}", tensor.dtype));
-                let tensor = tensor.name.clone();
-                return Err(CheckpointError::UnsupportedDtype { path, tensor, dtype });
-            }
             if !seen.insert(tensor.name.as_str()) {
                 let (path, tensor) = (self.dir.clone(), tensor.name.clone());
                 return Err(CheckpointError::Ambiguous { path, tensor });
             }
         }
         Ok(canonical)
+    }
+
+    /// Path of the file that holds the raw tensor `at`.
+    fn file_of(&self, at: usize) -> PathBuf {
+        let mut end = 0;
+        let file = self.files.iter().zip(&self.counts).find(|(_, count)| {
+            end += **count;
+            at < end
+        });
+        file.map_or_else(|| self.dir.clone(), |(file, _)| self.dir.join(&file.name))
     }
 
     /// Elements per element type, for display.

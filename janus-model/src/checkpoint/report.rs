@@ -4,12 +4,21 @@
 //! ignore, and a partial load can look healthy for a long time. All differences are collected
 //! first, so that one run shows the whole picture (usually: another model's files).
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{error::shown, lazy::LazyTensor};
 
 /// Names shown per kind of difference; the value keeps all of them.
 const SHOWN: usize = 20;
+/// The table whose rows are as wide as the decoder.
+const TABLE: &str = "language_model.model.embed_tokens.weight";
+/// Stands in for the table where that is missing.
+const NORM: &str = "language_model.model.norm.weight";
+const LAYERS: &str = "language_model.model.layers.";
 
 /// A tensor that has one shape in the model and another in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +48,10 @@ pub struct Mismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// In both, but of different shapes.
     pub shape: Vec<ShapeDifference>,
+    /// Number of decoder layers in the model and in the checkpoint, where they differ.
+    pub layers: Option<(usize, usize)>,
+    /// Folder of the checkpoint, where one is known.
+    pub dir: Option<PathBuf>,
 }
 
 impl Mismatch {
@@ -64,6 +77,9 @@ impl Mismatch {
         let unused = found.iter().filter(|tensor| rest.contains_key(tensor.name.as_str()));
         mismatch.unused =
             unused.map(|tensor| (tensor.name.clone(), tensor.shape.to_vec())).collect();
+        let wanted = layers(expected.iter().map(|(name, _)| name.as_str()));
+        let held = layers(found.iter().map(|tensor| tensor.name.as_str()));
+        mismatch.layers = wanted.zip(held).filter(|(wanted, held)| wanted != held);
         if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch)) }
     }
 
@@ -73,7 +89,14 @@ impl Mismatch {
         self.missing.is_empty() && self.unused.is_empty() && self.shape.is_empty()
     }
 
-    /// What the pattern of differences suggests.
+    /// The same, of the checkpoint in `dir`.
+    #[must_use]
+    pub fn in_dir(mut self: Box<Self>, dir: &Path) -> Box<Self> {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// What the pattern of differences suggests; `None` if there is no difference.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let transposed = self.shape.iter().filter(|difference| difference.is_transposed()).count();
@@ -83,21 +106,54 @@ impl Mismatch {
                  [in, out], Janus stores them as [out, in]"
             ));
         }
-        let same_width =
-            |difference: &&ShapeDifference| difference.expected.len() == difference.found.len();
-        if self.missing.is_empty()
-            && self.unused.is_empty()
-            && self.shape.iter().all(|d| same_width(&d))
-        {
+        if let Some(sizes) = self.other_size() {
+            return Some(format!("{sizes}: they belong to a Janus of another size"));
+        }
+        let same_rank =
+            |difference: &ShapeDifference| difference.expected.len() == difference.found.len();
+        let only_shapes = self.missing.is_empty() && self.unused.is_empty();
+        if only_shapes && !self.shape.is_empty() && self.shape.iter().all(same_rank) {
             return Some("the weights belong to a Janus of another size than config.json".into());
         }
         (!self.missing.is_empty()).then(|| "these files do not hold a whole Janus model".into())
     }
+
+    /// Width and number of layers, where `config.json` and the weights disagree about them.
+    fn other_size(&self) -> Option<String> {
+        let (says, has) = match (self.widths(), self.layers) {
+            (Some(width), Some(layers)) => (
+                format!("width {} and {} layers", width.0, layers.0),
+                format!("width {} and {} layers", width.1, layers.1),
+            ),
+            (Some((says, has)), None) => (format!("width {says}"), format!("width {has}")),
+            (None, Some((says, has))) => (format!("{says} layers"), format!("{has} layers")),
+            (None, None) => return None,
+        };
+        Some(format!("config.json says {says}, the weights have {has}"))
+    }
+
+    /// Width of the decoder in the model and in the checkpoint, if they differ.
+    fn widths(&self) -> Option<(usize, usize)> {
+        let find = |name| self.shape.iter().find(|difference| difference.name == name);
+        let difference = find(TABLE).or_else(|| find(NORM))?;
+        let widths = (*difference.expected.last()?, *difference.found.last()?);
+        (widths.0 != widths.1).then_some(widths)
+    }
+}
+
+/// Number of decoder layers among these names; `None` if there are none, or holes between them.
+fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let index = |name: &'a str| name.strip_prefix(LAYERS)?.split('.').next()?.parse().ok();
+    let indices: BTreeSet<usize> = names.filter_map(index).collect();
+    (*indices.last()? == indices.len() - 1).then_some(indices.len())
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (missing, unused, shape) = (self.missing.len(), self.unused.len(), self.shape.len());
+        if let Some(dir) = &self.dir {
+            write!(f, "{}: ", dir.display())?;
+        }
         write!(
             f,
             "the checkpoint does not fit the model: {missing} missing, {unused} unused, {shape} of \

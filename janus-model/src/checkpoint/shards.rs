@@ -8,9 +8,10 @@
 //! | `pytorch_model.bin.index.json` | names of shards, pickled |
 //!
 //! A path to a single weight file works too, and so does the `models--org--name` folder of the
-//! Hugging Face cache (its `refs/main` names the snapshot). Files are only followed out of the
-//! model folder inside that cache, where snapshots link to `../../blobs`. A file's format must be
-//! what its name says; content alone decides only for files without a known extension.
+//! Hugging Face cache (its `refs/main` names the snapshot; without that file there must be only
+//! one). Files are only followed out of the model folder inside that cache, where snapshots link to
+//! `../../blobs`. A file's format must be what its name says; content alone decides only for files
+//! without a known extension.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,6 +153,15 @@ pub(crate) struct Found {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<WeightFile>,
     pub(crate) tensors: Vec<LazyTensor>,
+    /// How many of the tensors each file holds, in the order of both.
+    pub(crate) counts: Vec<usize>,
+}
+
+impl Found {
+    fn one(dir: PathBuf, file: WeightFile, tensors: Vec<LazyTensor>) -> Self {
+        let counts = vec![tensors.len()];
+        Self { dir, files: vec![file], tensors, counts }
+    }
 }
 
 /// Finds and opens the weights at `path`, a folder or a weight file.
@@ -165,13 +175,13 @@ pub(crate) fn find(path: &Path, limits: &Limits) -> Result<Found, CheckpointErro
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         // The caller chose this very file, so a link is followed wherever it leads.
         let (file, tensors) = open_file(path, limits)?;
-        return Ok(Found { dir, files: vec![file], tensors });
+        return Ok(Found::one(dir, file, tensors));
     }
     let dir = cache_snapshot(path)?.unwrap_or_else(|| path.to_owned());
     for (name, _) in SINGLE {
         if exists(&dir.join(name)) {
             let (file, tensors) = open_member(&dir, name, limits)?;
-            return Ok(Found { dir, files: vec![file], tensors });
+            return Ok(Found::one(dir, file, tensors));
         }
         let index = format!("{name}.index.json");
         if exists(&dir.join(&index)) {
@@ -186,11 +196,14 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// In the cache folder of a model, the snapshot that `refs/main` names.
+/// In the cache folder of a model, the snapshot that `refs/main` names, or the only one.
 fn cache_snapshot(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let reference = path.join("refs").join("main");
-    if !is_cache_name(path) || !exists(&reference) {
+    if !is_cache_name(path) {
         return Ok(None);
+    }
+    if !exists(&reference) {
+        return only_snapshot(path);
     }
     let revision = read_capped(&reference, 256)?;
     let revision = String::from_utf8_lossy(&revision).trim().to_owned();
@@ -199,6 +212,31 @@ fn cache_snapshot(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
         return Err(CheckpointError::NotWeights { path: reference, found });
     }
     Ok(Some(path.join("snapshots").join(revision)))
+}
+
+/// A download by revision leaves no `refs/main`; then the choice must be plain.
+fn only_snapshot(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    let snapshots = path.join("snapshots");
+    if !snapshots.is_dir() {
+        return Ok(None);
+    }
+    let io = |source| CheckpointError::io(&snapshots, "list", source);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&snapshots).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_dir() {
+            found.push(entry.file_name());
+        }
+    }
+    found.sort();
+    match found.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(snapshots.join(only))),
+        several => Err(CheckpointError::SeveralSnapshots {
+            path: path.to_owned(),
+            snapshots: several.iter().map(|name| name.to_string_lossy().into_owned()).collect(),
+        }),
+    }
 }
 
 fn is_cache_name(path: &Path) -> bool {
@@ -320,12 +358,13 @@ fn open_shards(dir: PathBuf, index: &str, limits: &Limits) -> Result<Found, Chec
             return Err(bad(IndexError::MissingShard { shard: shard.clone(), tensor, others }));
         }
     }
-    let mut found = Found { dir, files: Vec::new(), tensors: Vec::new() };
+    let mut found = Found { dir, files: Vec::new(), tensors: Vec::new(), counts: Vec::new() };
     let mut homes = BTreeMap::new();
     for (shard, listed) in &plan {
         let (file, tensors) = open_member(&found.dir, shard, limits)?;
         check_shard(shard, listed, &tensors, &mut homes).map_err(bad)?;
         found.files.push(file);
+        found.counts.push(tensors.len());
         found.tensors.extend(tensors);
     }
     Ok(found)

@@ -1,14 +1,18 @@
 //! A pickle interpreter that can build a state dict and nothing else.
 //!
 //! A pickle is a program for a small stack machine; Python's own machine may call any function it
-//! names. This one knows the five names a state dict consists of, refuses every other one **at the
-//! instruction that mentions it**, and calls nothing: the five are enum variants. Values live in
-//! one arena and refer to each other by index, so hostile nesting or cycles cost neither stack nor
-//! leaked memory. Instructions: <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
+//! names. This one knows the names a state dict consists of ([`allow`](super::allow)), refuses every
+//! other one **at the instruction that mentions it**, and calls nothing: names are enum variants.
+//! Values live in one arena and refer to each other by index, so hostile nesting or cycles cost
+//! neither stack nor leaked memory. Instructions:
+//! <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
 
 use std::collections::HashMap;
 
-use super::PickleError;
+use super::{
+    PickleError,
+    allow::{Global, allowed, refused_name},
+};
 use crate::checkpoint::limits::Limits;
 
 /// A value on the stack, in the memo or in a container.
@@ -23,16 +27,6 @@ pub(super) enum Value<'a> {
     Global(Global<'a>),
     /// Index of a [`Node`].
     Node(usize),
-}
-
-/// The names that may be mentioned.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Global<'a> {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    /// `torch.<Type>Storage`; the type is resolved when a kept tensor uses it.
-    Storage(&'a str),
 }
 
 /// A container, or what an allowed call stands for.
@@ -145,7 +139,10 @@ impl<'a> Machine<'a, '_> {
             b'R' => self.reduce()?,
             b'b' => self.build()?,
             b'i' | b'o' | 0x81 | 0x92 | 0x82..=0x84 | b'P' => {
-                return Err(PickleError::ForbiddenOpcode { opcode: name(opcode), at: self.start });
+                return Err(PickleError::ForbiddenOpcode {
+                    opcode: refused_name(opcode),
+                    at: self.start,
+                });
             }
             _ => {
                 return Err(PickleError::UnknownOpcode { opcode, at: self.start });
@@ -484,29 +481,6 @@ impl<'a> Machine<'a, '_> {
     }
 }
 
-/// The allow-list: everything a plain state dict mentions.
-fn allowed<'a>(module: &'a str, name: &'a str) -> Option<Global<'a>> {
-    const STORAGES: [&str; 10] = [
-        "FloatStorage",
-        "HalfStorage",
-        "BFloat16Storage",
-        "DoubleStorage",
-        "LongStorage",
-        "IntStorage",
-        "ShortStorage",
-        "CharStorage",
-        "ByteStorage",
-        "BoolStorage",
-    ];
-    match (module, name) {
-        ("collections", "OrderedDict") => Some(Global::OrderedDict),
-        ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Some(Global::RebuildParameter),
-        ("torch", name) if STORAGES.contains(&name) => Some(Global::Storage(name)),
-        _ => None,
-    }
-}
-
 /// A little-endian two's complement integer of up to 255 bytes.
 fn long<'a>(bytes: &[u8]) -> Value<'a> {
     if bytes.len() > 8 {
@@ -516,16 +490,4 @@ fn long<'a>(bytes: &[u8]) -> Value<'a> {
     let mut wide = [if negative { 0xff } else { 0 }; 8];
     wide[..bytes.len()].copy_from_slice(bytes);
     Value::Int(i64::from_le_bytes(wide))
-}
-
-/// Python's name of a refused instruction.
-fn name(opcode: u8) -> &'static str {
-    match opcode {
-        b'i' => "INST",
-        b'o' => "OBJ",
-        0x81 => "NEWOBJ",
-        0x92 => "NEWOBJ_EX",
-        b'P' => "PERSID",
-        _ => "EXT",
-    }
 }

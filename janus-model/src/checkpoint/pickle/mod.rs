@@ -5,14 +5,16 @@
 //! archive/data/0 ..    storages, stored uncompressed           -> zip
 //! archive/byteorder    "little"
 //! ```
-//! Nothing in the pickle is ever executed: [`machine`] refuses each name outside a list of five
-//! and each instruction that could call something. [`views`] turns what is left into slices of the
-//! mapped file, so a contiguous bf16 storage is not copied.
+//! Nothing in the pickle is ever executed: [`machine`] refuses each name outside [`allow`]'s list of
+//! three functions and ten storage classes, and each instruction that could call something else.
+//! [`views`] turns what is left into slices of the mapped file, so a contiguous bf16 storage is not
+//! copied.
 //!
 //! The `pytorch-reader` crate is not used: it copies every tensor, keeps unknown calls as opaque
 //! values instead of refusing them, accepts whole modules and the pre-1.6 formats, and its caps on
 //! nesting and instructions cannot be set.
 
+mod allow;
 mod machine;
 mod views;
 mod zip;
