@@ -124,16 +124,23 @@ impl VisionConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        in_range("vision_config.image_size", self.image_size, 1, 4096)?;
-        in_range("vision_config.patch_size", self.patch_size, 1, self.image_size)?;
-        in_range("vision_config.width", self.hidden_size, 1, 1 << 16)?;
-        in_range("vision_config.layers", self.num_hidden_layers, 1, 1024)?;
-        in_range("vision_config.heads", self.num_attention_heads, 1, self.hidden_size)?;
-        in_range("vision_config.mlp_ratio × width", self.intermediate_size, 1, 1 << 20)?;
-        positive("vision_config.layer_norm_eps", self.layer_norm_eps, 1.0)?;
+        let at = |name: &str| format!("vision_config.params.{name}");
+        in_range(&at("image_size"), self.image_size, 1, 4096)?;
+        in_range(&at("patch_size"), self.patch_size, 1, self.image_size)?;
+        in_range(&at("width"), self.hidden_size, 1, 1 << 16)?;
+        in_range(&at("layers"), self.num_hidden_layers, 1, 1024)?;
+        in_range(&at("heads"), self.num_attention_heads, 1, self.hidden_size)?;
+        if !(1..=1 << 20).contains(&self.intermediate_size) {
+            let inner = self.intermediate_size;
+            return Err(ConfigError::field(
+                at("mlp_ratio"),
+                format!("the inner width of {inner} is outside 1..={}", 1 << 20),
+            ));
+        }
+        positive(&at("layer_norm_eps"), self.layer_norm_eps, 1.0)?;
         if self.hidden_size % self.num_attention_heads != 0 {
             return Err(ConfigError::field(
-                "vision_config.heads",
+                at("heads"),
                 format!(
                     "{} does not divide the width {}",
                     self.num_attention_heads, self.hidden_size

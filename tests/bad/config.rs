@@ -32,8 +32,11 @@ fn refused(text: &str) -> String {
     error.to_string()
 }
 
+/// The first of `says` is the whole path of the field, in the words of the file's dialect.
 fn field_refused(folder: &str, pointer: &str, value: Value, says: &[&str]) {
     let message = refused(&with(folder, pointer, value.clone()).to_string());
+    let named = message.split([':', ' ']).next();
+    assert_eq!(named, Some(says[0]), "{pointer} = {value}: {message:?}");
     for word in says {
         assert!(message.contains(word), "{pointer} = {value}: {message:?} lacks {word:?}");
     }
@@ -78,7 +81,7 @@ fn c1_a_wrong_type_is_named_with_what_was_found() {
         ORIGINAL,
         "/vision_config/params/image_size",
         json!(96.5),
-        &["image_size", "96.5"],
+        &["vision_config.params.image_size", "96.5"],
     );
     field_refused(
         ORIGINAL,
@@ -120,7 +123,7 @@ fn c1_an_unknown_kind_is_refused_by_name() {
         ORIGINAL,
         "/aligner_config/params/projector_type",
         json!("linear"),
-        &["projector_type", "linear"],
+        &["aligner_config.params.projector_type", "linear"],
     );
     field_refused(
         HF,
@@ -139,7 +142,7 @@ fn c1_an_unknown_kind_is_refused_by_name() {
         HF,
         "/text_config/rope_scaling",
         json!({"rope_type": "yarn"}),
-        &["rope_scaling.rope_type", "yarn"],
+        &["text_config.rope_scaling.rope_type", "yarn"],
     );
     field_refused(HF, "/text_config/attention_bias", json!(true), &["text_config.attention_bias"]);
 }
@@ -154,26 +157,65 @@ fn c1_comments_are_not_json() {
 
 #[test]
 fn c2_absurd_sizes_are_refused_with_the_range() {
-    for (pointer, value, name) in [
-        ("/language_config/num_hidden_layers", json!(1_000_000_000), "num_hidden_layers"),
-        ("/language_config/num_hidden_layers", json!(0), "num_hidden_layers"),
-        ("/language_config/num_hidden_layers", json!(-1), "num_hidden_layers"),
-        ("/language_config/vocab_size", json!(1u64 << 40), "vocab_size"),
-        ("/language_config/hidden_size", json!(0), "hidden_size"),
-        ("/language_config/num_attention_heads", json!(0), "num_attention_heads"),
-        ("/language_config/head_dim", json!(u64::MAX), "head_dim"),
-        ("/vision_config/params/patch_size", json!(0), "patch_size"),
-        ("/vision_config/params/patch_size", json!(97), "patch_size"),
-        ("/vision_config/params/image_size", json!(1u64 << 60), "image_size"),
-        ("/vision_config/params/mlp_ratio", json!(1e300), "mlp_ratio"),
-        ("/vision_config/params/mlp_ratio", json!(-1), "mlp_ratio"),
-        ("/gen_vision_config/params/encoder_ch_mult", json!([]), "encoder_ch_mult"),
-        ("/gen_vision_config/params/ch", json!(33), "groups"),
-        ("/aligner_config/params/depth", json!(1u64 << 33), "depth"),
+    let huge = json!(1u64 << 40);
+    for (pointer, value) in [
+        ("/language_config/num_hidden_layers", json!(1_000_000_000)),
+        ("/language_config/num_hidden_layers", json!(0)),
+        ("/language_config/num_hidden_layers", json!(-1)),
+        ("/language_config/vocab_size", huge.clone()),
+        ("/language_config/hidden_size", json!(0)),
+        ("/language_config/num_attention_heads", json!(0)),
+        ("/language_config/head_dim", json!(u64::MAX)),
+        ("/vision_config/params/patch_size", json!(0)),
+        ("/vision_config/params/patch_size", json!(97)),
+        ("/vision_config/params/image_size", json!(1u64 << 60)),
+        ("/vision_config/params/width", huge.clone()),
+        ("/vision_config/params/layers", huge.clone()),
+        ("/vision_config/params/heads", json!(0)),
+        ("/vision_config/params/mlp_ratio", json!(1e300)),
+        ("/vision_config/params/mlp_ratio", json!(-1)),
+        ("/vision_config/params/layer_norm_eps", json!(2)),
+        ("/gen_vision_config/params/image_token_size", huge.clone()),
+        ("/gen_vision_config/params/ch", json!(33)),
+        ("/gen_vision_config/params/num_res_blocks", json!(0)),
+        ("/gen_vision_config/params/z_channels", json!(0)),
+        ("/aligner_config/params/depth", json!(1u64 << 33)),
+        ("/gen_aligner_config/params/depth", json!(0)),
+        ("/gen_head_config/params/image_token_embed", json!(0)),
     ] {
-        field_refused(ORIGINAL, pointer, value, &[name]);
+        field_refused(ORIGINAL, pointer, value, &[&path(pointer)]);
     }
-    field_refused(HF, "/vq_config/num_embeddings", json!(1u64 << 50), &["image_token_size"]);
+    for (pointer, value) in [
+        ("/text_config/num_hidden_layers", json!(0)),
+        ("/text_config/vocab_size", huge.clone()),
+        ("/text_config/hidden_size", json!(0)),
+        ("/vision_config/image_size", json!(1u64 << 60)),
+        ("/vision_config/patch_size", json!(0)),
+        ("/vision_config/hidden_size", huge.clone()),
+        ("/vision_config/num_hidden_layers", json!(0)),
+        ("/vision_config/num_attention_heads", json!(7)),
+        ("/vision_config/mlp_ratio", json!(1e300)),
+        ("/vision_config/layer_norm_eps", json!(2)),
+        ("/vision_config/projection_dim", json!(0)),
+        ("/vision_config/depth", json!(0)),
+        ("/vq_config/num_embeddings", json!(1u64 << 50)),
+        ("/vq_config/embed_dim", json!(0)),
+        ("/vq_config/base_channels", json!(33)),
+        ("/vq_config/channel_multiplier", json!([])),
+        ("/vq_config/channel_multiplier", json!([1, 65])),
+        ("/vq_config/channel_multiplier", json!([1, 1, 1, 1, 1, 1, 1])),
+        ("/vq_config/latent_channels", json!(0)),
+        ("/vq_config/num_res_blocks", json!(0)),
+        ("/vq_config/projection_dim", json!(0)),
+        ("/vq_config/num_hidden_layers", json!(0)),
+    ] {
+        field_refused(HF, pointer, value, &[&path(pointer)]);
+    }
+}
+
+/// How an error writes a JSON pointer.
+fn path(pointer: &str) -> String {
+    pointer[1..].replace('/', ".")
 }
 
 #[test]
@@ -182,15 +224,51 @@ fn c2_heads_must_divide() {
         ORIGINAL,
         "/vision_config/params/heads",
         json!(7),
-        &["vision_config.heads", "7", "48"],
+        &["vision_config.params.heads", "7", "48"],
     );
     field_refused(
         HF,
         "/text_config/num_key_value_heads",
         json!(4),
-        &["num_key_value_heads", "4", "6"],
+        &["text_config.num_key_value_heads", "4", "6"],
     );
-    field_refused(HF, "/text_config/head_dim", json!(13), &["head_dim", "odd"]);
+    field_refused(HF, "/text_config/head_dim", json!(13), &["text_config.head_dim", "odd"]);
+    // 64 / 6 rounded down would be another model.
+    field_refused(
+        ORIGINAL,
+        "/language_config/num_attention_heads",
+        json!(6),
+        &["language_config.num_attention_heads", "6", "hidden_size 64"],
+    );
+    let mut config = with(HF, "/text_config/head_dim", Value::Null);
+    config["text_config"]["num_attention_heads"] = json!(10);
+    let message = refused(&config.to_string());
+    assert!(message.starts_with("text_config.num_attention_heads: 10 does not"), "{message}");
+    // Given, the width of a head need not follow from the others.
+    config["text_config"]["head_dim"] = json!(6);
+    JanusConfig::from_json(&config.to_string()).unwrap();
+}
+
+#[test]
+fn c2_channels_must_fill_the_groups() {
+    let mut config = fixture(ORIGINAL);
+    let params = &mut config["gen_vision_config"]["params"];
+    // The levels would fit, the first convolution does not.
+    params["ch"] = json!(16);
+    params["encoder_ch_mult"] = json!([2, 2]);
+    params["decoder_ch_mult"] = json!([2, 2]);
+    let message = refused(&config.to_string());
+    let wanted = "gen_vision_config.params.ch: 16 channels cannot be cut into 32 groups";
+    assert_eq!(message, wanted);
+}
+
+#[test]
+fn c2_select_layer_is_held_to_the_blocks_there_are() {
+    let layers = |select: i64| {
+        let config = with(ORIGINAL, "/vision_config/params/select_layer", json!(select));
+        JanusConfig::from_json(&config.to_string()).unwrap().0.vision.num_hidden_layers
+    };
+    assert_eq!([-2, -1, 1, 2, 3, i64::MAX].map(layers), [1, 2, 1, 2, 2, 2]);
 }
 
 #[test]
@@ -199,27 +277,36 @@ fn c2_parts_must_fit_each_other() {
         ORIGINAL,
         "/aligner_config/params/input_dim",
         json!(1024),
-        &["aligner_config.params.input_dim", "1024", "48"],
+        &["aligner_config.params.input_dim", "1024", "vision_config.params.width is 48"],
     );
     field_refused(
         ORIGINAL,
         "/gen_head_config/params/image_token_size",
         json!(99),
-        &["gen_head_config", "99", "128"],
+        &["gen_head_config.params.image_token_size", "99", "128"],
     );
     field_refused(
         HF,
         "/vision_config/num_image_tokens",
         json!(576),
-        &["num_image_tokens", "576", "144"],
+        &["vision_config.num_image_tokens", "576", "144"],
     );
-    field_refused(HF, "/vq_config/num_patches", json!(32), &["num_patches", "32", "12"]);
-    field_refused(
-        ORIGINAL,
-        "/vision_config/params/select_layer",
-        json!(-9),
-        &["select_layer", "-9"],
-    );
+    field_refused(HF, "/vq_config/num_patches", json!(32), &["vq_config.num_patches", "32", "12"]);
+    for (pointer, name) in [
+        ("/vision_config/projection_dim", "vision_config.projection_dim"),
+        ("/vq_config/projection_dim", "vq_config.projection_dim"),
+        ("/vq_config/image_token_embed_dim", "vq_config.image_token_embed_dim"),
+    ] {
+        field_refused(HF, pointer, json!(64), &[name, "64", "text_config.hidden_size is 48"]);
+    }
+    for none in [-9, 0] {
+        field_refused(
+            ORIGINAL,
+            "/vision_config/params/select_layer",
+            json!(none),
+            &["vision_config.params.select_layer", &none.to_string()],
+        );
+    }
 }
 
 #[test]
@@ -228,12 +315,24 @@ fn c3_numbers_must_be_finite_and_positive() {
         let text = fixture(HF).to_string().replace("1e-05", value).replace("1e-5", value);
         assert!(text.contains(value), "the fixture has an epsilon of 1e-5");
         refused(&text);
+        let hint = JanusConfig::from_json(&text).unwrap_err().hint().unwrap();
+        assert!(hint.contains("NaN") && hint.contains("1e308"), "{hint}");
     }
     for value in [json!(0.0), json!(-1e-6), json!(1e300)] {
-        field_refused(HF, "/text_config/rms_norm_eps", value.clone(), &["rms_norm_eps"]);
-        field_refused(HF, "/vision_config/layer_norm_eps", value, &["layer_norm_eps"]);
+        field_refused(
+            HF,
+            "/text_config/rms_norm_eps",
+            value.clone(),
+            &["text_config.rms_norm_eps"],
+        );
+        field_refused(
+            HF,
+            "/vision_config/layer_norm_eps",
+            value,
+            &["vision_config.layer_norm_eps"],
+        );
     }
-    field_refused(HF, "/text_config/rope_theta", json!(-10000.0), &["rope_theta"]);
+    field_refused(HF, "/text_config/rope_theta", json!(-10000.0), &["text_config.rope_theta"]);
 }
 
 #[test]
@@ -246,6 +345,19 @@ fn c4_deep_json_and_large_files_are_refused() {
     std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
     let error = JanusConfig::from_dir(dir.path()).unwrap_err().to_string();
     assert!(error.contains(&MAX_CONFIG_BYTES.to_string()), "{error}");
+}
+
+#[test]
+fn c4_bytes_that_are_no_text_are_the_files_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), b"{\"model_type\": \"j\xffnus\"}").unwrap();
+    let error = JanusConfig::from_dir(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let message = error.to_string();
+    assert!(
+        message.ends_with("config.json: not UTF-8 text: byte 17 begins no character"),
+        "{message}"
+    );
 }
 
 #[test]

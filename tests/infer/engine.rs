@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use janus_infer::{
     AskOptions, DrawOptions, Engine, FinishReason, Guidance, Picture, Reply, Sampling,
 };
-use janus_model::processor::{Conversation, Message, RgbImage8};
-use janus_model::{LoadOptions, Parts};
+use janus_model::processor::{ChatStyle, Conversation, Message, Processor, RgbImage8};
+use janus_model::{Janus, LoadOptions, Parts};
 
 use crate::common::{Expected, fixture};
 
@@ -187,4 +187,34 @@ fn half_a_model_does_its_half() {
     assert!(painter.ask((&question, &[]), &short(), go_on).is_err());
     let drawn = reader.generate(&["a cat".to_owned()], &options, |_| ControlFlow::Continue(()));
     assert!(drawn.is_err());
+}
+
+/// The predecessor's prompts spell the roles out; all else is the same.
+#[test]
+fn janus_1_3b_asks_and_draws_in_words() {
+    let path = fixture("tiny-pro/original");
+    let (janus, _) = Janus::load(&path, &Device::flex(), &LoadOptions::default()).expect("a model");
+    let mut processor = Processor::for_model(&path, janus.config()).expect("its rules");
+    let special = *processor.tokenizer.special();
+    let roles = [special.user.expect("a token"), special.assistant.expect("a token")];
+    processor.style = ChatStyle::Janus1_3b;
+    let engine = Engine::new(janus, processor);
+
+    let (question, images) = (question("What is in this picture?", 0..1), [picture(0)]);
+    let input = engine.processor().understand(&question, &images).expect("a prompt");
+    assert!(roles.iter().all(|role| !input.ids[0].contains(&(*role as i32))));
+    let reply = ask(&engine, &question, &images);
+    assert_eq!(reply.prompt_tokens, input.ids[0].len());
+    assert!(!reply.ids.is_empty());
+    // A word is more than one token of this tokenizer.
+    assert!(reply.prompt_tokens > 213, "{}", reply.prompt_tokens);
+    let mut chat = engine.chat();
+    let go_on = |_: &str| ControlFlow::Continue(());
+    assert_eq!(chat.ask((&question, &images), &short(), go_on).expect("a reply"), reply);
+
+    let prompt = engine.processor().generate("a cat").expect("a prompt");
+    assert!(roles.iter().all(|role| !prompt.conditional.contains(role)));
+    let drawn = draw(&engine, &["a cat"], &DrawOptions::default());
+    assert_eq!(drawn.len(), 1);
+    assert_eq!((drawn[0].image.width(), drawn[0].codes.len()), (96, 144));
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use janus_model::JanusConfig;
 use janus_model::processor::{
     ChatStyle, Conversation, ImageLimits, ImageProcessorConfig, JanusTokenizer, Message,
     Orientation, Part, Processor, RgbImage8, Role, SizeRule, load_image,
@@ -148,7 +149,8 @@ fn text_from_outside_survives_a_round_trip_and_holds_no_special_token() {
 
 /// The fixtures hold the reference's strings, in which placeholders are typed into the text.
 fn message(value: &Value) -> Message {
-    let role = if value["role"] == "<|User|>" { Role::User } else { Role::Assistant };
+    let user = value["role"] == "<|User|>" || value["role"] == "User";
+    let role = if user { Role::User } else { Role::Assistant };
     let content = value["content"].as_str().expect("a text");
     let mut parts = Vec::new();
     for (index, text) in content.split("<image_placeholder>").enumerate() {
@@ -162,9 +164,16 @@ fn message(value: &Value) -> Message {
     Message { role, content: parts }
 }
 
+/// Janus-1.3B spells the roles out.
+fn style(case: &Value) -> ChatStyle {
+    let words = case["messages"][0]["role"] == "User";
+    if words { ChatStyle::Janus1_3b } else { ChatStyle::Pro }
+}
+
 #[test]
 fn conversations_have_the_reference_text_and_ids() {
     let tokenizer = tokenizer("tiny-pro/original");
+    let mut in_words = 0;
     for case in json("prompts.json").as_array().expect("a list") {
         let name = case["name"].as_str().expect("a name");
         // Text-to-image prompts have their own test. The other one lets a user type special
@@ -175,7 +184,8 @@ fn conversations_have_the_reference_text_and_ids() {
         let messages = case["messages"].as_array().expect("a list").iter().map(message).collect();
         let system = case["system"].as_str().expect("a text");
         let conversation = Conversation::with_system(system, messages);
-        let rendered = conversation.render(ChatStyle::Pro, &tokenizer).expect(name);
+        in_words += usize::from(style(case) == ChatStyle::Janus1_3b);
+        let rendered = conversation.render(style(case), &tokenizer).expect(name);
         assert_eq!(rendered.text, case["expected_text"], "{name}");
         assert_eq!(
             rendered.images.len() as u64,
@@ -184,12 +194,13 @@ fn conversations_have_the_reference_text_and_ids() {
         );
         assert_eq!(rendered.ids(&tokenizer, 144).expect(name), numbers(&case["ids"]), "{name}");
     }
+    assert_eq!(in_words, 3);
 }
 
 #[test]
 fn image_prompts_and_their_twins_have_the_reference_ids() {
     for folder in ["tiny-pro/original", "tiny-pro/hf"] {
-        let processor = Processor::from_dir(&fixtures().join(folder)).expect(folder);
+        let mut processor = Processor::from_dir(&fixtures().join(folder)).expect(folder);
         let cases = json("prompts.json");
         let find = |name: &str| {
             cases
@@ -200,11 +211,15 @@ fn image_prompts_and_their_twins_have_the_reference_ids() {
                 .cloned()
                 .expect(name)
         };
-        for name in ["t2i", "t2i_chinese"] {
+        for name in ["t2i", "t2i_chinese", "t2i_words"] {
             let case = find(name);
+            processor.style = style(&case);
             let text = case["messages"][0]["content"].as_str().expect("a text");
             let prompt = processor.generate(text).expect(name);
             assert_eq!(prompt.conditional, numbers(&case["ids"]), "{name}");
+            let words = name == "t2i_words";
+            let user = processor.tokenizer.special().user.expect("a role token");
+            assert_eq!(prompt.conditional.contains(&user), !words, "{name}");
             let twin = find(&format!("{name}_unconditional"));
             assert_eq!(prompt.unconditional, numbers(&twin["ids"]), "{name}");
         }
@@ -266,5 +281,52 @@ fn a_batch_is_padded_on_the_left_like_the_reference() {
         let alone = processor.understand(&question, &picture).expect("one fitting prompt");
         assert_eq!(flat(&alone.ids), integers(&expected, "prompt.text_ids"));
         assert_eq!(alone.pixels, input.pixels);
+    }
+}
+
+/// tiny-pro's companions with `file` changed by `change`, and the sizes that belong to them.
+fn companions(file: &str, change: impl Fn(&mut Value)) -> (tempfile::TempDir, JanusConfig) {
+    let from = fixtures().join("tiny-pro/original");
+    let dir = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(&from).expect("the fixture") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let name = path.file_name().expect("a name");
+            std::fs::copy(&path, dir.path().join(name)).expect("a copy");
+        }
+    }
+    let mut value = json(&format!("tiny-pro/original/{file}"));
+    change(&mut value);
+    std::fs::write(dir.path().join(file), value.to_string()).expect("a file");
+    let config = JanusConfig::from_dir(&from).expect("valid sizes").0;
+    (dir, config)
+}
+
+#[test]
+fn a_disagreement_names_the_file_that_says_it() {
+    let (dir, config) = companions("preprocessor_config.json", |file| {
+        file["image_size"] = 384.into();
+    });
+    let error = Processor::for_model(dir.path(), &config).expect_err("two sides").to_string();
+    let wanted = "/preprocessor_config.json: 384 pixels per side, but config.json has 96";
+    assert!(error.ends_with(wanted), "{error}");
+
+    let (dir, config) = companions("processor_config.json", |file| {
+        file["num_image_tokens"] = 576.into();
+    });
+    let error = Processor::for_model(dir.path(), &config).expect_err("two counts").to_string();
+    let wanted = "/processor_config.json: 576 image tokens, but config.json has 144";
+    assert!(error.ends_with(wanted), "{error}");
+}
+
+#[test]
+fn image_tokens_that_no_file_states_are_the_models() {
+    let (dir, mut config) = companions("processor_config.json", |file| {
+        file.as_object_mut().expect("fields").remove("num_image_tokens");
+    });
+    for (patch, tokens) in [(8, 144), (16, 36), (4, 576)] {
+        config.vision.patch_size = patch;
+        let processor = Processor::for_model(dir.path(), &config).expect("nothing disagrees");
+        assert_eq!(processor.num_image_tokens, tokens);
     }
 }

@@ -11,9 +11,12 @@ SYSTEM = (
 )
 
 
-def turns(*contents: str) -> list[dict]:
+# Janus-1.3B spells the roles out; its template is the same otherwise.
+TOKENS, WORDS = (USER, ASSISTANT), ("User", "Assistant")
+
+
+def turns(*contents: str, roles: tuple[str, str] = TOKENS) -> list[dict]:
     """Alternating user and assistant turns; an empty last one opens the answer."""
-    roles = (USER, ASSISTANT)
     return [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
 
 
@@ -39,9 +42,9 @@ def prompt_ids(tokenizer: Tokenizer, text: str, image_tokens: int) -> list[int]:
     return ids
 
 
-def generation_text(prompt: str) -> str:
+def generation_text(prompt: str, roles: tuple[str, str] = TOKENS) -> str:
     """Text-to-image prompt; no system prompt and no space before begin-of-image."""
-    return render("", turns(prompt, "")) + BOI
+    return render("", turns(prompt, "", roles=roles)) + BOI
 
 
 def unconditional(ids: list[int], pad: int) -> list[int]:
@@ -72,11 +75,14 @@ def prompt_cases(tokenizer: Tokenizer, image_tokens: int) -> list[dict]:
         "ends_with_answer": ("", turns("hi", "hello")),
         "system_with_spaces": ("  padded system ", turns("hi", "")),
         "special_in_content": ("", turns(f"say {EOS} now {BOI}", "")),
+        "words_single_image": (SYSTEM, turns(f"{IMAGE}\nWhat is in this picture?", "", roles=WORDS)),
+        "words_multi_turn": (SYSTEM, turns(f"{IMAGE}\nWhat is this?", " A cat. ", "What colour?", "", roles=WORDS)),
+        "words_text_only": ("", turns("你好", "hello", "And now?", "", roles=WORDS)),
     }
     result = [_case(tokenizer, image_tokens, name, *conversation) for name, conversation in conversations.items()]
     for name, prompt in (("t2i", "a red cube on a blue sphere"), ("t2i_chinese", "一只红色的猫 🙂")):
-        result += _generation_cases(tokenizer, name, prompt)
-    return result
+        result += _generation_cases(tokenizer, name, prompt, TOKENS)
+    return result + _generation_cases(tokenizer, "t2i_words", "a red cube on a blue sphere", WORDS)
 
 
 def _case(tokenizer, image_tokens, name, system, messages) -> dict:
@@ -87,10 +93,11 @@ def _case(tokenizer, image_tokens, name, system, messages) -> dict:
     }
 
 
-def _generation_cases(tokenizer, name, prompt) -> list[dict]:
+def _generation_cases(tokenizer, name, prompt, roles) -> list[dict]:
     """A text-to-image prompt and its unconditional twin."""
-    text = generation_text(prompt)
+    text = generation_text(prompt, roles)
     ids = prompt_ids(tokenizer, text, 0)
-    base = {"model": "tiny-pro", "system": "", "messages": turns(prompt, ""), "expected_text": text, "n_images": 0}
+    messages = turns(prompt, "", roles=roles)
+    base = {"model": "tiny-pro", "system": "", "messages": messages, "expected_text": text, "n_images": 0}
     twin = unconditional(ids, special_ids(tokenizer)["pad"])
     return [{"name": name, **base, "ids": ids}, {"name": f"{name}_unconditional", **base, "ids": twin}]

@@ -1,11 +1,11 @@
 //! Typed access to JSON fields, with errors that say where.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{ErrorKind, printable};
+use crate::processor::{FileError, read_file};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,12 @@ pub enum ConfigError {
         path: PathBuf,
         /// The limit.
         limit: u64,
+    },
+    /// The bytes are not text.
+    #[error("not UTF-8 text: byte {at} begins no character")]
+    Encoding {
+        /// Number of the byte, from 0.
+        at: usize,
     },
     /// The text is not JSON.
     #[error("not valid JSON: {source}")]
@@ -85,9 +91,11 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => Some(
-                "a model folder holds config.json beside its weights; check the path or pull the model again".into(),
+                "a model folder holds config.json beside its weights; check the path or download the folder again".into(),
             ),
-            Self::Json { .. } => Some("comments and trailing commas are not JSON".into()),
+            Self::Json { .. } => Some(
+                "comments, trailing commas, NaN and numbers beyond 1e308 are not JSON".into(),
+            ),
             Self::InFile { source, .. } => source.hint(),
             _ => None,
         }
@@ -105,24 +113,20 @@ impl ConfigError {
 }
 
 /// Reads a regular file of at most `limit` bytes as UTF-8 text.
-pub(crate) fn read_capped(path: &Path, limit: u64) -> Result<String, ConfigError> {
-    let io = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
-        _ => ConfigError::Io { path: path.to_owned(), source },
-    };
-    // Only regular files: opening a FIFO would block for ever.
-    let meta = std::fs::metadata(path).map_err(io)?;
-    if !meta.is_file() {
-        return Err(io(std::io::Error::other("not a regular file")));
-    }
-    let mut text = String::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_string(&mut text))
-        .map_err(io)?;
-    if read as u64 > limit {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(text)
+pub(super) fn read_capped(path: &Path, limit: u64) -> Result<String, ConfigError> {
+    let bytes = read_file(path, limit).map_err(|error| match error {
+        FileError::Missing { path } => ConfigError::Missing { path },
+        FileError::NotAFile { path, found } => {
+            let source = std::io::Error::other(format!("{found}, not a regular file"));
+            ConfigError::Io { path, source }
+        }
+        FileError::TooLarge { path, limit, .. } => ConfigError::TooLarge { path, limit },
+        FileError::Io { path, source } => ConfigError::Io { path, source },
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        ConfigError::Encoding { at }.in_file(path)
+    })
 }
 
 /// A JSON object and the path that leads to it.

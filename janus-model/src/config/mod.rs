@@ -9,14 +9,16 @@
 //! Source: published `config.json` files; spec tables of Janus-Pro (arXiv 2501.17811, table 1).
 
 mod fields;
+mod names;
 mod read;
 mod write;
 
-pub(crate) use fields::{in_range, positive, read_capped, shown};
+pub(crate) use fields::{in_range, positive, shown};
 
 use std::path::Path;
 
 pub use fields::ConfigError;
+use fields::read_capped;
 pub use write::TokenIds;
 
 use crate::gen_head::GenHeadConfig;
@@ -112,10 +114,14 @@ impl JanusConfig {
         Self::from_json(&text).map_err(|e| e.in_file(path))
     }
 
-    /// Parses the text of a `config.json` and checks every number.
+    /// Parses the text of a `config.json` and checks every number; errors name the fields of its
+    /// dialect.
     pub fn from_json(text: &str) -> Result<(Self, Dialect), ConfigError> {
         let (config, dialect) = read::parse(text)?;
-        config.validate()?;
+        config.validate().map_err(|error| match dialect {
+            Dialect::Original => error,
+            Dialect::HuggingFace => error.in_hugging_face_names(),
+        })?;
         Ok((config, dialect))
     }
 
@@ -132,7 +138,8 @@ impl JanusConfig {
     /// Checks ranges and agreement between the parts before anything is allocated.
     ///
     /// # Errors
-    /// Names the first field that is out of range or disagrees with another.
+    /// Names the first field that is out of range or disagrees with another, by its path in the
+    /// original dialect.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.vision.validate()?;
         self.gen_vision.validate()?;
@@ -141,7 +148,7 @@ impl JanusConfig {
         self.gen_aligner.validate("gen_aligner_config")?;
         self.gen_head.validate()?;
         let width = ("language_config.hidden_size", self.language.hidden_size);
-        let vision = ("vision_config.width", self.vision.hidden_size);
+        let vision = ("vision_config.params.width", self.vision.hidden_size);
         let code = ("gen_vision_config.params.n_embed", self.gen_vision.embed_dim);
         let codes = ("gen_vision_config.params.image_token_size", self.gen_vision.num_embeddings);
         for (field, value, other) in [

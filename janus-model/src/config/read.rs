@@ -21,7 +21,8 @@ pub(super) fn parse(text: &str) -> Result<(JanusConfig, Dialect), ConfigError> {
     if root.get("language_config").is_some() {
         Ok((original(&root)?, Dialect::Original))
     } else if root.get("text_config").is_some() {
-        Ok((hugging_face(&root)?, Dialect::HuggingFace))
+        let config = hugging_face(&root).map_err(ConfigError::in_hugging_face_names)?;
+        Ok((config, Dialect::HuggingFace))
     } else {
         Err(ConfigError::field(
             "language_config",
@@ -83,13 +84,14 @@ fn original_vision(part: &Fields) -> Result<VisionConfig, ConfigError> {
     })
 }
 
-/// `select_layer` counts kept blocks, from the end when negative: −1 keeps all of them.
+/// `select_layer` counts kept blocks, from the end when negative: −1 keeps all of them, and so
+/// does a number above their count.
 fn kept_layers(params: &Fields, layers: usize) -> Result<usize, ConfigError> {
     let Some(value) = params.get("select_layer") else { return Ok(layers) };
     let total = i64::try_from(layers).unwrap_or(i64::MAX);
     value
         .as_i64()
-        .map(|n| if n < 0 { total.saturating_add(n).saturating_add(1) } else { n })
+        .map(|n| if n < 0 { total.saturating_add(n).saturating_add(1) } else { n.min(total) })
         .filter(|n| (1..=total).contains(n))
         .and_then(|n| usize::try_from(n).ok())
         .ok_or_else(|| {
@@ -237,6 +239,19 @@ fn llama(part: &Fields) -> Result<LlamaConfig, ConfigError> {
     part.must_be_off("mlp_bias")?;
     let hidden_size = part.int("hidden_size")?.unwrap_or(4096);
     let heads = part.int("num_attention_heads")?.unwrap_or(32);
+    let head_dim = match part.int("head_dim")? {
+        Some(width) => width,
+        None if heads > 0 && hidden_size % heads != 0 => {
+            return Err(ConfigError::field(
+                part.at("num_attention_heads"),
+                format!(
+                    "{heads} does not divide hidden_size {hidden_size}, and there is no head_dim"
+                ),
+            ));
+        }
+        // Without heads the range check of their number speaks.
+        None => hidden_size.checked_div(heads).unwrap_or(0),
+    };
     Ok(LlamaConfig {
         vocab_size: part.int("vocab_size")?.unwrap_or(32_000),
         hidden_size,
@@ -244,7 +259,7 @@ fn llama(part: &Fields) -> Result<LlamaConfig, ConfigError> {
         num_hidden_layers: part.int("num_hidden_layers")?.unwrap_or(32),
         num_attention_heads: heads,
         num_key_value_heads: part.int("num_key_value_heads")?.unwrap_or(heads),
-        head_dim: part.int("head_dim")?.unwrap_or(hidden_size.checked_div(heads).unwrap_or(0)),
+        head_dim,
         max_position_embeddings: part.int("max_position_embeddings")?.unwrap_or(2048),
         rope_theta: rope_theta(part)?,
         rms_norm_eps: part.float("rms_norm_eps")?.unwrap_or(1e-6),

@@ -36,7 +36,8 @@ pub use self::prompt::{
 };
 pub use self::tokenizer::{JanusTokenizer, SpecialIds};
 
-use self::files::{read_file, read_optional};
+pub(crate) use self::files::read_file;
+use self::files::read_optional;
 use self::tokenizer::MAX_JSON_BYTES;
 
 /// `max_position_embeddings` of both Janus-Pro sizes. They were trained on 4096 tokens; longer
@@ -54,7 +55,8 @@ pub struct Processor {
     pub tokenizer: JanusTokenizer,
     /// Pictures to pixels.
     pub image: ImageProcessorConfig,
-    /// Vectors of the vision tower per picture; 576.
+    /// Vectors of the vision tower per picture; 576. Where no file says it, those of the published
+    /// tower's patches of 16 pixels, or the model's own by [`Processor::for_model`].
     pub num_image_tokens: usize,
     /// How roles are written.
     pub style: ChatStyle,
@@ -72,10 +74,20 @@ impl Processor {
     /// # Errors
     /// [`ProcessorError`] naming the file and the field.
     pub fn from_dir(dir: &Path) -> Result<Self, ProcessorError> {
+        Ok(Self::read(dir)?.0)
+    }
+
+    /// The processor, and where it has its two numbers about pictures from.
+    fn read(dir: &Path) -> Result<(Self, Sources), ProcessorError> {
         let tokenizer = JanusTokenizer::from_dir(dir)?;
         let processor = read_json(&dir.join("processor_config.json"))?;
-        let image = image_config(dir, &processor)?;
-        let num_image_tokens = image_tokens(dir, &processor, &image)?;
+        let (image, image_file) = image_config(dir, &processor)?;
+        let stated = image_tokens(dir, &processor)?;
+        let implied = (image.image_size / DEFAULT_PATCH).pow(2);
+        let (num_image_tokens, tokens_file) = match stated {
+            Some((count, path)) => (count, Some(path)),
+            None => (implied, None),
+        };
         if processor.get("add_special_token") == Some(&Value::Bool(true)) {
             let path = dir.join("processor_config.json");
             let problem = "add_special_token is true: this placeholder form was never trained";
@@ -85,7 +97,8 @@ impl Processor {
         let has_roles = special.user.is_some() && special.assistant.is_some();
         let style = if has_roles { ChatStyle::Pro } else { ChatStyle::Janus1_3b };
         let context_length = tokenizer.max_length().unwrap_or(DEFAULT_CONTEXT);
-        Ok(Self { tokenizer, image, num_image_tokens, style, context_length })
+        let processor = Self { tokenizer, image, num_image_tokens, style, context_length };
+        Ok((processor, Sources { image: image_file, tokens: tokens_file }))
     }
 
     /// As [`Processor::from_dir`], for the model in the same folder: what both say must agree, and
@@ -94,18 +107,20 @@ impl Processor {
     /// # Errors
     /// [`ProcessorError`] naming what disagrees.
     pub fn for_model(dir: &Path, config: &JanusConfig) -> Result<Self, ProcessorError> {
-        let mut processor = Self::from_dir(dir)?;
+        let (mut processor, sources) = Self::read(dir)?;
         processor.tokenizer.check_vocabulary(config.language.vocab_size)?;
-        for (what, ours, model) in [
-            ("image tokens", processor.num_image_tokens, config.image_tokens()),
-            ("pixels per side", processor.image.image_size, config.vision.image_size),
-        ] {
-            if ours != model {
-                return Err(ProcessorError::Config {
-                    path: dir.join("processor_config.json"),
-                    problem: format!("{ours} {what}, but config.json has {model}"),
-                });
+        let agree = |path: PathBuf, what: &str, ours: usize, model: usize| {
+            if ours == model {
+                return Ok(());
             }
+            let problem = format!("{ours} {what}, but config.json has {model}");
+            Err(ProcessorError::Config { path, problem })
+        };
+        let (side, tokens) = (config.vision.image_size, config.image_tokens());
+        agree(sources.image, "pixels per side", processor.image.image_size, side)?;
+        match sources.tokens {
+            Some(path) => agree(path, "image tokens", processor.num_image_tokens, tokens)?,
+            None => processor.num_image_tokens = tokens,
         }
         if is_janus_1_3b(config, processor.tokenizer.special().pad) {
             processor.style = ChatStyle::Janus1_3b;
@@ -196,6 +211,14 @@ impl Processor {
     }
 }
 
+/// The files that an error about a number must name.
+struct Sources {
+    /// Of [`Processor::image`].
+    image: PathBuf,
+    /// Of [`Processor::num_image_tokens`], unless no file says it.
+    tokens: Option<PathBuf>,
+}
+
 /// An optional JSON file; `null` where it is absent.
 fn read_json(path: &Path) -> Result<Value, ProcessorError> {
     let Some(bytes) = read_optional(path, MAX_JSON_BYTES)? else {
@@ -214,31 +237,38 @@ fn is_janus_1_3b(config: &JanusConfig, pad: u32) -> bool {
 }
 
 /// `preprocessor_config.json`, or the part of `processor_config.json` that newer `transformers`
-/// writes in its place.
-fn image_config(dir: &Path, processor: &Value) -> Result<ImageProcessorConfig, ProcessorError> {
-    let path = dir.join("preprocessor_config.json");
-    let nested = processor.get("image_processor").filter(|value| value.is_object());
-    let config = match (read_optional(&path, MAX_JSON_BYTES)?, nested) {
-        (Some(bytes), _) => ImageProcessorConfig::from_json(&bytes),
-        (None, Some(nested)) => ImageProcessorConfig::from_value(nested),
-        // Neither exists: the error of the file that the published folders have.
-        (None, None) => ImageProcessorConfig::from_json(&read_file(&path, MAX_JSON_BYTES)?),
-    };
-    config.map_err(|source| ProcessorError::ImageConfig { path, source })
-}
-
-/// From `processor_config.json`, else from the model's own `config.json`, else from the side.
-fn image_tokens(
+/// writes in its place; and which of the two it was.
+fn image_config(
     dir: &Path,
     processor: &Value,
-    image: &ImageProcessorConfig,
-) -> Result<usize, ProcessorError> {
-    let read = |path: PathBuf, field: &str, value: &Value| {
-        let count = value.as_u64().filter(|count| (1..=MAX_IMAGE_TOKENS).contains(count));
-        count.map(|count| count as usize).ok_or_else(|| {
+) -> Result<(ImageProcessorConfig, PathBuf), ProcessorError> {
+    let path = dir.join("preprocessor_config.json");
+    let nested = processor.get("image_processor").filter(|value| value.is_object());
+    let (config, path) = match (read_optional(&path, MAX_JSON_BYTES)?, nested) {
+        (Some(bytes), _) => (ImageProcessorConfig::from_json(&bytes), path),
+        (None, Some(nested)) => {
+            (ImageProcessorConfig::from_value(nested), dir.join("processor_config.json"))
+        }
+        // Neither exists: the error of the file that the published folders have.
+        (None, None) => (ImageProcessorConfig::from_json(&read_file(&path, MAX_JSON_BYTES)?), path),
+    };
+    match config {
+        Ok(config) => Ok((config, path)),
+        Err(source) => Err(ProcessorError::ImageConfig { path, source }),
+    }
+}
+
+/// From `processor_config.json`, else from the model's own `config.json`, with the file.
+fn image_tokens(dir: &Path, processor: &Value) -> Result<Option<(usize, PathBuf)>, ProcessorError> {
+    let read = |path: PathBuf, field: &str, value: &Value| match value
+        .as_u64()
+        .filter(|count| (1..=MAX_IMAGE_TOKENS).contains(count))
+    {
+        Some(count) => Ok(Some((count as usize, path))),
+        None => {
             let problem = format!("{field} is not a whole number from 1 to {MAX_IMAGE_TOKENS}");
-            ProcessorError::Config { path, problem }
-        })
+            Err(ProcessorError::Config { path, problem })
+        }
     };
     if let Some(value) = processor.get("num_image_tokens").filter(|value| !value.is_null()) {
         return read(dir.join("processor_config.json"), "num_image_tokens", value);
@@ -247,7 +277,7 @@ fn image_tokens(
     let config = read_json(&path)?;
     match config.pointer("/vision_config/num_image_tokens").filter(|value| !value.is_null()) {
         Some(value) => read(path, "vision_config.num_image_tokens", value),
-        None => Ok((image.image_size / DEFAULT_PATCH).pow(2)),
+        None => Ok(None),
     }
 }
 

@@ -92,31 +92,32 @@ impl VqConfig {
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let at = |name: &str| format!("gen_vision_config.params.{name}");
-        in_range("vision_config.image_size", self.image_size, 1, 4096)?;
+        in_range("vision_config.params.image_size", self.image_size, 1, 4096)?;
         in_range(&at("image_token_size"), self.num_embeddings, 1, 1 << 24)?;
         in_range(&at("n_embed"), self.embed_dim, 1, 4096)?;
         in_range(&at("ch"), self.base_channels, 1, 4096)?;
         in_range(&at("num_res_blocks"), self.num_res_blocks, 1, 64)?;
         in_range(&at("z_channels"), self.latent_channels, 1, 1 << 14)?;
-        in_range(&at("encoder_ch_mult (levels)"), self.channel_multiplier.len(), 1, 12)?;
+        // The first convolution gives `ch` channels, every level a multiple of them.
+        if self.base_channels % NORM_GROUPS != 0 {
+            return Err(ConfigError::field(
+                at("ch"),
+                format!("{} channels cannot be cut into {NORM_GROUPS} groups", self.base_channels),
+            ));
+        }
+        let levels = self.channel_multiplier.len();
+        if !(1..=12).contains(&levels) {
+            let problem = format!("{levels} levels is outside 1..=12");
+            return Err(ConfigError::field(at("encoder_ch_mult"), problem));
+        }
         for multiplier in &self.channel_multiplier {
             in_range(&at("encoder_ch_mult"), *multiplier, 1, 64)?;
-            let channels = self.base_channels * multiplier;
-            if channels % NORM_GROUPS != 0 {
-                return Err(ConfigError::field(
-                    at("ch"),
-                    format!("{channels} channels cannot be cut into {NORM_GROUPS} groups"),
-                ));
-            }
         }
-        if self.base_channels % NORM_GROUPS != 0 || self.image_size % self.factor() != 0 {
+        let (pixels, factor) = (self.image_size, self.factor());
+        if pixels % factor != 0 {
             return Err(ConfigError::field(
                 at("encoder_ch_mult"),
-                format!(
-                    "a picture of {} pixels is not divisible by {}",
-                    self.image_size,
-                    self.factor()
-                ),
+                format!("a picture of {pixels} pixels is not divisible by {factor}"),
             ));
         }
         Ok(())
