@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Bytes, DType, Device, Tensor};
-use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming, SaveOptions, save};
+use burn::tensor::{DType, Device, Tensor};
+use janus_model::checkpoint::{Checkpoint, Limits, Naming, SaveOptions, save};
 use janus_model::llama::Mask;
 use janus_model::processor::Processor;
 use janus_model::rope::Positions;
@@ -114,11 +114,10 @@ fn processors_fit_their_models() {
 
 /// One model saved by us in two formats and three namings, as shards, loaded again.
 ///
-/// The bound is that of f32 for both: the source is bf16, of which f32 holds every value and f16 all
-/// but those below 2^-14 in size (11 of 1.5 million here, changed by 3e-8 at most).
+/// The bound is that of f32 for both: the source is bf16, of which f32 holds every value and f16
+/// all but those below 2^-14 in size (11 of 1.5 million here, changed by 3e-8 at most).
 ///
 /// Measured share of the logits' scale: 8.1e-7 in f32, 8.4e-7 in f16.
-#[cfg(unix)]
 #[test]
 fn saved_formats_and_namings_compute_the_same() {
     let source = fixtures().join("tiny-pro");
@@ -140,7 +139,7 @@ fn saved_formats_and_namings_compute_the_same() {
             let config = if naming == Naming::Original { "original" } else { "hf" };
             let config = source.join(config).join("config.json");
             std::fs::copy(config, dir.join("config.json")).unwrap();
-            let in_cache = dtype == DType::F16 && naming == Naming::HuggingFaceLegacy;
+            let in_cache = cfg!(unix) && dtype == DType::F16 && naming == Naming::HuggingFaceLegacy;
             let dir = if in_cache { hub_cache(root.path(), &dir) } else { dir };
 
             let checkpoint = Checkpoint::open(&dir, &Limits::default()).unwrap();
@@ -177,7 +176,6 @@ fn prompt_logits(case: &Case) -> Tensor<3> {
 }
 
 /// Moves the files of `dir` to where the Hugging Face cache would have them.
-#[cfg(unix)]
 fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
     let model = root.join("models--org--name");
     let snapshot = model.join("snapshots/0123abcd");
@@ -189,8 +187,12 @@ fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
         let entry = entry.unwrap();
         let blob = format!("{i:040x}");
         std::fs::rename(entry.path(), model.join("blobs").join(&blob)).unwrap();
-        let link = snapshot.join(entry.file_name());
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), link).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(
+            Path::new("../../blobs").join(&blob),
+            snapshot.join(entry.file_name()),
+        )
+        .unwrap();
     }
     model
 }
@@ -199,6 +201,8 @@ fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
 /// deeper and wider decoder. All weights are zero, in bf16.
 #[cfg(target_os = "linux")]
 fn large_model(dir: &Path) {
+    use burn::tensor::Bytes;
+    use janus_model::checkpoint::LazyTensor;
     let text = std::fs::read_to_string(fixtures().join("tiny-pro/original/config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     for (at, value) in [
