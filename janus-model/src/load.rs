@@ -228,7 +228,7 @@ fn of_parts(tensors: Vec<LazyTensor>, parts: Parts) -> Vec<LazyTensor> {
     tensors.into_iter().filter(wanted).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
 

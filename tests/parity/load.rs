@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Bytes, DType, Device, Tensor};
-use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming, SaveOptions, save};
+use burn::tensor::{DType, Device, Tensor};
+use janus_model::checkpoint::{Checkpoint, Limits, Naming, SaveOptions, save};
 use janus_model::llama::Mask;
 use janus_model::processor::Processor;
 use janus_model::rope::Positions;
@@ -114,15 +114,17 @@ fn processors_fit_their_models() {
 
 /// One model saved by us in two formats and three namings, as shards, loaded again.
 ///
-/// Measured share of the logits' scale: F32_MEASURED in f32, F16_MEASURED in f16.
-#[cfg(unix)]
+/// The bound is that of f32 for both: the source is bf16, of which f32 holds every value and f16
+/// all but those below 2^-14 in size (11 of 1.5 million here, changed by 3e-8 at most).
+///
+/// Measured share of the logits' scale: 8.1e-7 in f32, 8.4e-7 in f16.
 #[test]
 fn saved_formats_and_namings_compute_the_same() {
     let source = fixtures().join("tiny-pro");
     let file = source.join("original/model.safetensors");
     let tensors = Checkpoint::open(file, &Limits::default()).unwrap().canonical().unwrap().tensors;
     let root = tempfile::tempdir().unwrap();
-    for (dtype, bound) in [(DType::F32, 1e-4), (DType::F16, 1e-4)] {
+    for dtype in [DType::F32, DType::F16] {
         for naming in [Naming::Original, Naming::HuggingFace, Naming::HuggingFaceLegacy] {
             let name = format!("{dtype:?}-{naming:?}");
             let dir = root.path().join(&name);
@@ -137,12 +139,12 @@ fn saved_formats_and_namings_compute_the_same() {
             let config = if naming == Naming::Original { "original" } else { "hf" };
             let config = source.join(config).join("config.json");
             std::fs::copy(config, dir.join("config.json")).unwrap();
-            let in_cache = dtype == DType::F16 && naming == Naming::HuggingFaceLegacy;
+            let in_cache = cfg!(unix) && dtype == DType::F16 && naming == Naming::HuggingFaceLegacy;
             let dir = if in_cache { hub_cache(root.path(), &dir) } else { dir };
 
             let checkpoint = Checkpoint::open(&dir, &Limits::default()).unwrap();
             assert_eq!((checkpoint.naming, checkpoint.files.len()), (naming, files.len()));
-            let target = Target { name: "flex", device: Device::flex(), dtype, bound };
+            let target = Target { name: "flex", device: Device::flex(), dtype, bound: 1e-4 };
             let (janus, report) =
                 Janus::load(&dir, &target.device, &LoadOptions::default()).unwrap();
             assert!(report.dir.starts_with(&dir));
@@ -174,7 +176,6 @@ fn prompt_logits(case: &Case) -> Tensor<3> {
 }
 
 /// Moves the files of `dir` to where the Hugging Face cache would have them.
-#[cfg(unix)]
 fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
     let model = root.join("models--org--name");
     let snapshot = model.join("snapshots/0123abcd");
@@ -186,8 +187,12 @@ fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
         let entry = entry.unwrap();
         let blob = format!("{i:040x}");
         std::fs::rename(entry.path(), model.join("blobs").join(&blob)).unwrap();
-        let link = snapshot.join(entry.file_name());
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), link).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(
+            Path::new("../../blobs").join(&blob),
+            snapshot.join(entry.file_name()),
+        )
+        .unwrap();
     }
     model
 }
@@ -196,6 +201,8 @@ fn hub_cache(root: &Path, dir: &Path) -> PathBuf {
 /// deeper and wider decoder. All weights are zero, in bf16.
 #[cfg(target_os = "linux")]
 fn large_model(dir: &Path) {
+    use burn::tensor::Bytes;
+    use janus_model::checkpoint::LazyTensor;
     let text = std::fs::read_to_string(fixtures().join("tiny-pro/original/config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     for (at, value) in [
@@ -225,7 +232,8 @@ fn large_model(dir: &Path) {
 /// Memory is only measurable in a process of its own: this one loads the folder named in the
 /// environment and watches its anonymous memory (pages of mapped files are not that) meanwhile.
 ///
-/// Measured: F32_PEAK MiB above the start in f32, BF16_PEAK MiB in bf16.
+/// Measured: 344 MiB above the start in f32, where the model is 296 MiB and its largest tensor
+/// 32 MiB; 6 MiB of 148 in bf16.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "started by loading_holds_one_tensor_beside_the_model"]
@@ -263,7 +271,7 @@ fn memory_child() {
         assert!(used >= model * 9 / 10, "{used} MiB cannot hold the model: what was measured?");
         assert!(used <= model + 2 * largest + 48, "{used} MiB");
     } else {
-        assert!(used <= model / 3, "{used} MiB: the weights were copied out of the file");
+        assert!(used <= model / 4, "{used} MiB: the weights were copied out of the file");
     }
 }
 

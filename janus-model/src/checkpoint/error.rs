@@ -258,8 +258,8 @@ impl CheckpointError {
                 "pass the folder that holds config.json and the weights of a Janus model"
             }
             Self::NotWeights { found: Impostor::LfsPointer, .. } => {
-                "this is a Git LFS pointer: run `git lfs pull` in that folder, or download the file \
-                 again"
+                "this is a Git LFS pointer: run `git lfs pull` in that folder, or download the \
+                 file again"
             }
             Self::NotWeights { found: Impostor::Html, .. } => {
                 "the download saved a web page instead of the file; download the file again"

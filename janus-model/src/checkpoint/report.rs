@@ -46,7 +46,7 @@ pub struct Mismatch {
     pub missing: Vec<(String, Vec<usize>)>,
     /// In the checkpoint, unknown to the model: name and shape.
     pub unused: Vec<(String, Vec<usize>)>,
-    /// In both, but of different shapes.
+    /// In both, but of different shapes; those that tell the decoder's width first.
     pub shape: Vec<ShapeDifference>,
     /// Number of decoder layers in the model and in the checkpoint, where they differ.
     pub layers: Option<(usize, usize)>,
@@ -77,6 +77,8 @@ impl Mismatch {
         let unused = found.iter().filter(|tensor| rest.contains_key(tensor.name.as_str()));
         mismatch.unused =
             unused.map(|tensor| (tensor.name.clone(), tensor.shape.to_vec())).collect();
+        // Those that tell the size of a model come first, where a cut list still shows them.
+        mismatch.shape.sort_by_key(|difference| ![TABLE, NORM].contains(&difference.name.as_str()));
         let wanted = layers(expected.iter().map(|(name, _)| name.as_str()));
         let held = layers(found.iter().map(|tensor| tensor.name.as_str()));
         mismatch.layers = wanted.zip(held).filter(|(wanted, held)| wanted != held);

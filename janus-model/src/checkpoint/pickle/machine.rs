@@ -1,9 +1,9 @@
 //! A pickle interpreter that can build a state dict and nothing else.
 //!
 //! A pickle is a program for a small stack machine; Python's own machine may call any function it
-//! names. This one knows the names a state dict consists of ([`allow`](super::allow)), refuses every
-//! other one **at the instruction that mentions it**, and calls nothing: names are enum variants.
-//! Values live in one arena and refer to each other by index, so hostile nesting or cycles cost
+//! names. This one knows the names a state dict consists of ([`allow`](super::allow)), refuses
+//! every other one **at the instruction that mentions it**, and calls nothing: names are enum
+//! variants. Values live in one arena and refer to each other by index, so hostile nesting or cycles cost
 //! neither stack nor leaked memory. Instructions:
 //! <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
 

@@ -5,8 +5,8 @@
 //! archive/data/0 ..    storages, stored uncompressed           -> zip
 //! archive/byteorder    "little"
 //! ```
-//! Nothing in the pickle is ever executed: [`machine`] refuses each name outside [`allow`]'s list of
-//! three functions and ten storage classes, and each instruction that could call something else.
+//! Nothing in the pickle is ever executed: [`machine`] refuses each name outside [`allow`]'s list
+//! of three functions and ten storage classes, and each instruction that could call something else.
 //! [`views`] turns what is left into slices of the mapped file, so a contiguous bf16 storage is not
 //! copied.
 //!
