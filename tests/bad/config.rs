@@ -312,8 +312,10 @@ fn c2_parts_must_fit_each_other() {
 #[test]
 fn c3_numbers_must_be_finite_and_positive() {
     for value in ["NaN", "Infinity", "1e999"] {
-        let text = with(HF, "/text_config/rms_norm_eps", json!("HERE")).to_string();
-        let text = text.replace("\"HERE\"", value);
+        // Put in as text, because JSON libraries do not write them.
+        let text = with(HF, "/text_config/rms_norm_eps", json!(987_654)).to_string();
+        let text = text.replace("987654", value);
+        assert!(text.contains(value));
         refused(&text);
         let hint = JanusConfig::from_json(&text).unwrap_err().hint().unwrap();
         assert!(hint.contains("NaN") && hint.contains("1e308"), "{hint}");
@@ -399,7 +401,8 @@ fn i5_a_configuration_of_another_size_is_told_with_both_shapes() {
     let error = Janus::load(dir.path(), &Device::flex(), &LoadOptions::default()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("128") && message.contains("64"), "{message}");
-    assert!(message.contains("language_model.model.embed_tokens.weight"), "{message}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("128") && hint.contains("64") && hint.contains("width"), "{hint}");
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 

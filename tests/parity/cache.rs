@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use janus_model::llama::Mask;
 use janus_model::rope::Positions;
 
-use crate::common::{Case, FOLDERS, each, targets, values};
+use crate::common::{Case, FOLDERS, Target, each, targets, values};
 
 /// Prefill of all but four tokens, then three single tokens and one of the rest.
 ///
@@ -30,11 +30,17 @@ fn cached_equals_uncached() {
     });
 }
 
+/// The backends that write in place. ndarray is left out: it answers "no" for every tensor, and
+/// Burn's slice assignment copies there.
+fn in_place() -> impl Iterator<Item = Target> {
+    targets().into_iter().filter(|t| t.dtype == DType::F32 && t.name != "ndarray")
+}
+
 /// No step moves a buffer of keys or values, and none is shared when the step is over. Addresses
 /// tell on the CPU; elsewhere memory has none, and Burn's own answer has to do.
 #[test]
 fn steps_write_in_place() {
-    for target in targets().into_iter().filter(|t| t.dtype == DType::F32) {
+    for target in in_place() {
         let case = Case::new(FOLDERS[0].0, FOLDERS[0].1, &target);
         let rope = case.janus.rope(40);
         let mut cache = case.janus.cache(2, 40);
@@ -60,7 +66,7 @@ fn steps_write_in_place() {
 /// While somebody holds a view, a write must copy: the test above can fail.
 #[test]
 fn a_held_view_forbids_writing_in_place() {
-    for target in targets().into_iter().filter(|t| t.dtype == DType::F32) {
+    for target in in_place() {
         let case = Case::new(FOLDERS[0].0, FOLDERS[0].1, &target);
         let cache = case.janus.cache(1, 8);
         let held = cache.buffers();
