@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use janus_infer::{InferError, Sampling};
 use janus_model::checkpoint::{Limits, Naming};
+use janus_model::config::Dialect;
 
 use crate::device::DeviceChoice;
 use crate::report;
@@ -258,7 +259,7 @@ Examples:
   janus convert models/Janus-Pro-7B models/7b-hf --names hf --max-shard-size 2GB
 
 SRC may have either naming, safetensors or .bin, one file or many; DST always gets safetensors.
-DST appears when it is complete, or not at all.")]
+A new DST appears when it is complete, or not at all.")]
 pub struct ConvertArgs {
     /// Model folder to read.
     pub src: PathBuf,
@@ -298,6 +299,14 @@ impl Names {
         match self {
             Self::Original => Naming::Original,
             Self::Hf => Naming::HuggingFace,
+        }
+    }
+
+    /// The `config.json` that goes with it.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::Original => Dialect::Original,
+            Self::Hf => Dialect::HuggingFace,
         }
     }
 }

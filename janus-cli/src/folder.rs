@@ -11,7 +11,6 @@ use crate::device;
 use crate::report::Failure;
 
 const HEAD: &str = "language_model.lm_head.weight";
-const TABLE: &str = "language_model.model.embed_tokens.weight";
 
 /// What a folder holds.
 pub struct Folder {
@@ -33,27 +32,27 @@ impl Folder {
         let (config, dialect) = JanusConfig::from_dir(&checkpoint.dir)?;
         let canonical = checkpoint.canonical()?;
         let mut expected = config.expected_tensors(&device::idle());
-        let has_head = canonical.tensors.iter().any(|tensor| tensor.name == HEAD);
-        if config.language.tie_word_embeddings && !has_head {
+        if config.language.tie_word_embeddings && !has_head(&canonical.tensors) {
             // One table serves both ends.
             expected.retain(|(name, _)| name != HEAD);
         }
-        let mismatch = Mismatch::check(&expected, &canonical.tensors).err();
+        let mismatch = Mismatch::check(&expected, &canonical.tensors)
+            .map_err(|mismatch| mismatch.in_dir(&checkpoint.dir))
+            .err();
         Ok(Self { checkpoint, config, dialect, canonical, mismatch })
     }
 
     /// What the differences suggest, if there are any.
     pub fn hint(&self) -> Option<String> {
-        let mismatch = self.mismatch.as_deref()?;
-        let width = |shape: &[usize]| shape.last().copied();
-        let table = mismatch.shape.iter().find(|difference| difference.name == TABLE);
-        match table.map(|table| (width(&table.expected), width(&table.found))) {
-            Some((Some(says), Some(has))) if says != has => Some(format!(
-                "config.json says width {says}, the weights have width {has}: they belong to a \
-                 Janus of another size"
-            )),
-            _ => mismatch.hint(),
-        }
+        self.mismatch.as_ref()?.hint()
+    }
+
+    /// The configuration that is true of the files: a head of its own is not tied, whatever
+    /// config.json says, and transformers believes what it says.
+    pub fn true_config(&self) -> JanusConfig {
+        let mut config = self.config.clone();
+        config.language.tie_word_embeddings &= !has_head(&self.canonical.tensors);
+        config
     }
 
     /// Tokenizer and image rules, if the folder has a tokenizer.
@@ -72,6 +71,10 @@ impl Folder {
         let dropped = self.canonical.dropped.iter().map(|d| (d.name.as_str(), d.elements, true));
         components(kept.chain(dropped))
     }
+}
+
+fn has_head(tensors: &[LazyTensor]) -> bool {
+    tensors.iter().any(|tensor| tensor.name == HEAD)
 }
 
 /// One part of the model.

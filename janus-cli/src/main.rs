@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    report::set_up(cli.command.json());
+    report::set_up();
     let result = std::panic::catch_unwind(|| run(&cli.command));
     match result.unwrap_or_else(|_| Err(report::bug())) {
         Ok(verdict) => verdict.exit_code(),

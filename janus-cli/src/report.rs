@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use janus_infer::InferError;
 use janus_model::checkpoint::{CheckpointError, HeaderError};
@@ -263,23 +264,31 @@ pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Ok as u8 })
 }
 
-/// Sends warnings of the libraries, and panics, to stderr in this program's voice.
-pub fn set_up(json: bool) {
+/// What the last panic said. Some panics of libraries are caught and become ordinary errors
+/// (`tokenizers`, picture decoders), so it is shown only when one reaches `main`.
+static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Sends warnings of the libraries to stderr in this program's voice, and keeps panics quiet
+/// until it is known whether somebody catches them.
+pub fn set_up() {
     // Fails only if a subscriber is set already, which cannot be.
     let _ = tracing::subscriber::set_global_default(Warnings);
-    std::panic::set_hook(Box::new(move |panic| {
+    std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" ({at})")).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no message");
-        if !json {
-            let _ = writeln!(io::stderr(), "internal error: {text}{place}");
+        if let Ok(mut last) = LAST_PANIC.lock() {
+            *last = Some(format!("{text}{place}"));
         }
     }));
 }
 
 /// The failure that stands for a panic.
 pub fn bug() -> Failure {
-    Failure::new(Exit::Internal, "this is a bug in janus")
-        .hint("please report it with the command and the lines above")
+    let last = LAST_PANIC.lock().ok().and_then(|mut last| last.take());
+    let mut failure = Failure::new(Exit::Internal, "this is a bug in janus")
+        .hint("please report it with the command and the lines above");
+    failure.causes.extend(last);
+    failure
 }
 
 /// Colours, where they are wanted.

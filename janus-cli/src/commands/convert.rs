@@ -1,15 +1,16 @@
 //! `janus convert`: the same model under other names, in another number format.
 //!
-//! Everything is written into a folder beside DST and moved into place at the end, so DST is
-//! whole or untouched however the command ends.
+//! Everything is written into a folder beside DST and moved into place at the end. A new DST appears
+//! by one rename, whole or not at all; in a folder that exists (`--force`) whole files are replaced
+//! one after another.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
+use janus_model::JanusConfig;
 use janus_model::checkpoint::{CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, save};
-use janus_model::config::Dialect;
 use serde_json::json;
 
 use crate::args::{ConvertArgs, Names};
@@ -27,6 +28,8 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
         let failure = Failure::from(CheckpointError::Mismatch(mismatch));
         return Err(folder.hint().into_iter().fold(failure, Failure::hint));
     }
+    let config = folder.true_config();
+    config.check_dialect(args.names.dialect()).map_err(janus_model::Error::from)?;
     let companions = Companions::read(&folder.checkpoint.dir, &folder.config)?;
     let (tensors, left_out) = tensors(&folder, args.names);
     let dtype = args.dtype.map_or_else(|| main_dtype(&tensors), |wish| wish.dtype());
@@ -46,7 +49,7 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
         progress.finish();
         saved.map_err(|error| target.name_in(error, &staging.path))?
     };
-    write_small_files(&staging, &folder, &companions, args.names, dtype)?;
+    write_small_files(&staging, &config, &companions, args.names, dtype)?;
     staging.publish(&target)?;
     notes(&folder, &companions, args.names);
     let summary = Summary { files, tensors: written, left_out, dtype };
@@ -74,21 +77,17 @@ fn main_dtype(tensors: &[LazyTensor]) -> DType {
 
 fn write_small_files(
     staging: &Staging,
-    folder: &Folder,
+    config: &JanusConfig,
     companions: &Companions,
     names: Names,
     dtype: DType,
 ) -> Result<(), Failure> {
-    let dialect = match names {
-        Names::Original => Dialect::Original,
-        Names::Hf => Dialect::HuggingFace,
-    };
-    let config = folder.config.to_json(dialect, torch_name(dtype), companions.ids());
-    staging.write("config.json", config.as_bytes())?;
+    let text = config.to_json(names.dialect(), torch_name(dtype), companions.ids());
+    staging.write("config.json", text.as_bytes())?;
     if let (Names::Hf, Some(ids)) = (names, companions.ids()) {
-        staging.write("generation_config.json", folder.config.generation_json(ids).as_bytes())?;
+        staging.write("generation_config.json", config.generation_json(ids).as_bytes())?;
     }
-    for (name, content) in companions.files(names, folder.config.image_tokens())? {
+    for (name, content) in companions.files(names, config.image_tokens())? {
         staging.write(&name, &content)?;
     }
     Ok(())

@@ -101,15 +101,16 @@ impl Mismatch {
     /// What the pattern of differences suggests; `None` if there is no difference.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        // Sizes first: matrices of two sizes can look transposed by chance.
+        if let Some(sizes) = self.other_size() {
+            return Some(format!("{sizes}: they belong to a Janus of another size"));
+        }
         let transposed = self.shape.iter().filter(|difference| difference.is_transposed()).count();
         if transposed > 0 {
             return Some(format!(
                 "{transposed} matrices are transposed: this file stores linear weights as \
                  [in, out], Janus stores them as [out, in]"
             ));
-        }
-        if let Some(sizes) = self.other_size() {
-            return Some(format!("{sizes}: they belong to a Janus of another size"));
         }
         let same_rank =
             |difference: &ShapeDifference| difference.expected.len() == difference.found.len();
