@@ -152,7 +152,7 @@ fn a_config_of_another_size_is_noticed() {
     std::fs::copy(other, folder.path().join("model/config.json")).unwrap();
     let ran = run(folder.path(), &["inspect", "model"]);
     assert_eq!(ran.code, 1, "{ran}");
-    let hint = "config.json says width 48, the weights have width 64";
+    let hint = "config.json says width 48 and 3 layers, the weights have width 64 and 2 layers";
     assert!(ran.stdout.contains(hint), "{ran}");
     let converted = run(folder.path(), &["convert", "model", "out", "--names", "hf"]);
     assert_eq!(converted.code, 78, "{converted}");
