@@ -117,6 +117,7 @@ pub struct RmsNorm {
 
 /// Which earlier tokens each token may look at.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per pass, on the stack
 pub enum Mask {
     /// All earlier ones: no padding anywhere.
     Causal,
@@ -143,10 +144,10 @@ impl LlamaConfig {
         in_range(&at("max_position_embeddings"), self.max_position_embeddings, 1, 1 << 20)?;
         positive(&at("rope_theta"), self.rope_theta, 1e12)?;
         positive(&at("rms_norm_eps"), self.rms_norm_eps, 1.0)?;
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(ConfigError::field(at("head_dim"), format!("{} is odd", self.head_dim)));
         }
-        if self.num_attention_heads % self.num_key_value_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let (kv, heads) = (self.num_key_value_heads, self.num_attention_heads);
             return Err(ConfigError::field(
                 at("num_key_value_heads"),

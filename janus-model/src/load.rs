@@ -167,23 +167,18 @@ fn not_applied(error: ApplyError) -> CheckpointError {
 /// The canonical name of a parameter path: Burn's words for norms, and the places where a list
 /// of the original also counts things without parameters.
 pub(crate) fn canonical_name(path: &str) -> String {
-    let mut words: Vec<String> = path.split('.').map(str::to_owned).collect();
-    let projector = matches!(words[0].as_str(), "aligner" | "gen_aligner");
-    for at in 0..words.len() {
-        let renamed = match words[at].as_str() {
-            "gamma" => "weight",
-            "beta" => "bias",
-            "block_1" => "0",
-            "attn_1" => "1",
-            "block_2" => "2",
-            index if projector && at == 2 => {
-                &index.parse::<usize>().map_or(0, |i| 2 * i).to_string()
-            }
-            _ => continue,
-        };
-        words[at] = renamed.to_owned();
-    }
-    words.join(".")
+    let projector = path.starts_with("aligner.") || path.starts_with("gen_aligner.");
+    let word = |(at, word): (usize, &str)| match word {
+        "gamma" => "weight".to_owned(),
+        "beta" => "bias".to_owned(),
+        "block_1" => "0".to_owned(),
+        "attn_1" => "1".to_owned(),
+        "block_2" => "2".to_owned(),
+        // The original counts the activations between the layers, too.
+        index if projector && at == 2 => index.parse().map_or(0, |i: usize| 2 * i).to_string(),
+        same => same.to_owned(),
+    };
+    path.split('.').enumerate().map(word).collect::<Vec<_>>().join(".")
 }
 
 /// The format most of the checkpoint is in, by bytes of matrices.

@@ -11,6 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Where each token stands in its sequence, counted from 0.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per pass, on the stack
 pub enum Positions {
     /// Every row holds `start, start + 1, …`.
     From(usize),

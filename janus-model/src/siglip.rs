@@ -138,7 +138,7 @@ impl VisionConfig {
             ));
         }
         positive(&at("layer_norm_eps"), self.layer_norm_eps, 1.0)?;
-        if self.hidden_size % self.num_attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(ConfigError::field(
                 at("heads"),
                 format!(

@@ -76,6 +76,7 @@ fn cached_logits_are_those_of_one_pass() {
     let rope = janus.rope(21);
     let mut cache = janus.cache(1, 20);
     let mut x = janus.embed_text(ids(&[PROMPT.to_vec()]));
+    let mut worst = 0.0f32;
     for done in 0..16 {
         let [_, tokens, width] = x.dims();
         let positions = Positions::From(cache.len());
@@ -83,11 +84,12 @@ fn cached_logits_are_those_of_one_pass() {
         let last = hidden.slice_dim(1, tokens - 1..tokens).reshape([1, width]);
         let logits = floats(janus.image_logits(last).expect("loaded"));
         for (a, b) in logits.iter().zip(uncached(&janus, &PROMPT, &drawn[..done])) {
-            // Measured: 2e-6.
+            worst = worst.max((a - b).abs());
             assert!((a - b).abs() < 2e-5, "step {done}: {a} and {b}");
         }
         x = janus.embed_codes(ids(&[vec![drawn[done]]])).expect("loaded");
     }
+    println!("measured: {worst:.1e}");
 }
 
 #[test]

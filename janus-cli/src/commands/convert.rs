@@ -133,12 +133,12 @@ impl Summary {
             n => format!("; {} never used by Janus left out", count(n)),
         };
         report::print(&format!(
-            "{}: {} in {}, {}, {names} names, {}{left_out}\n",
+            "{}: {}, {}, {names} names, {}, from {}{left_out}\n",
             args.dst.display(),
-            plural(self.tensors, "tensor"),
             plural(self.files.len(), "file"),
             size(bytes),
             torch_name(self.dtype),
+            plural(self.tensors, "tensor"),
         ))
     }
 }

@@ -23,3 +23,18 @@ fn both_dialects_round_trip() {
         }
     }
 }
+
+/// The width of the MLP is written as a ratio, and JSON may lose its last bit: no width must
+/// come back one short, as 112 and 211 once did.
+#[test]
+fn every_mlp_width_survives_as_a_ratio() {
+    for hidden_size in (1..=2048).step_by(7) {
+        for intermediate_size in (1..=8192).step_by(13) {
+            let vision =
+                VisionConfig { hidden_size, intermediate_size, ..VisionConfig::siglip_large_384() };
+            let text = serde_json::to_string(&vision.mlp_ratio()).unwrap();
+            let ratio: f64 = serde_json::from_str(&text).unwrap();
+            assert_eq!((hidden_size as f64 * ratio) as usize, intermediate_size, "{hidden_size}");
+        }
+    }
+}

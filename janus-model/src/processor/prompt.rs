@@ -400,7 +400,8 @@ mod tests {
         rendered.plain("é\u{3000}");
         rendered.strip();
         assert_eq!(rendered.text, "<x>é");
-        assert_eq!(rendered.trusted, [0..3]);
+        assert_eq!(rendered.trusted.first(), Some(&(0..3)));
+        assert_eq!(rendered.trusted.len(), 1);
     }
 
     #[test]

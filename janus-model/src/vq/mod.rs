@@ -99,7 +99,7 @@ impl VqConfig {
         in_range(&at("num_res_blocks"), self.num_res_blocks, 1, 64)?;
         in_range(&at("z_channels"), self.latent_channels, 1, 1 << 14)?;
         // The first convolution gives `ch` channels, every level a multiple of them.
-        if self.base_channels % NORM_GROUPS != 0 {
+        if !self.base_channels.is_multiple_of(NORM_GROUPS) {
             return Err(ConfigError::field(
                 at("ch"),
                 format!("{} channels cannot be cut into {NORM_GROUPS} groups", self.base_channels),
