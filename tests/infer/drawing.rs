@@ -85,6 +85,7 @@ fn cached_logits_are_those_of_one_pass() {
         let logits = floats(janus.image_logits(last).expect("loaded"));
         for (a, b) in logits.iter().zip(uncached(&janus, &PROMPT, &drawn[..done])) {
             worst = worst.max((a - b).abs());
+            // Measured: 2.5e-6.
             assert!((a - b).abs() < 2e-5, "step {done}: {a} and {b}");
         }
         x = janus.embed_codes(ids(&[vec![drawn[done]]])).expect("loaded");

@@ -102,7 +102,7 @@ fn first_image_logits() {
 /// Guided logits of all steps of a picture, the codes given: the longest chain there is, through
 /// the cache, with the prompt and its twin as two rows.
 ///
-/// Measured: MEASURE gen.guided.steps
+/// Measured: 2.1e-6 flex, 2.1e-6 flex-bf16, 1.6e-6 ndarray, 2.1e-6 wgpu.
 #[test]
 fn guided_image_logits_of_every_step() {
     each(|case| {
