@@ -88,11 +88,11 @@ impl KvCache {
 }
 
 impl LayerCache {
-    /// Writes `T` tokens at `start` and returns views of everything up to there.
+    /// Writes `T` tokens at `start` and returns both buffers, whole: `[B, H_kv, capacity, d]`.
+    /// They must be dropped before the next write, or that one copies.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[B, H_kv, T, d]`
-    /// - output: two of `[B, H_kv, start + T, d]`
     ///
     /// # Panics
     /// When the buffer is full.
@@ -113,7 +113,5 @@ fn write(slot: &mut Option<Tensor<4>>, start: usize, new: Tensor<4>) -> Tensor<4
     assert!(start + tokens <= buffer.dims()[2], "the key-value cache is full");
     let new = new.cast(buffer.dtype());
     let buffer = buffer.slice_assign([0..batch, 0..heads, start..start + tokens, 0..width], new);
-    let view = buffer.clone().slice_dim(2, 0..start + tokens);
-    *slot = Some(buffer);
-    view
+    slot.insert(buffer).clone()
 }

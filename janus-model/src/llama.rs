@@ -19,6 +19,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use crate::config::{ConfigError, in_range, positive};
 use crate::kv_cache::{KvCache, LayerCache};
 use crate::linear::{Linear, LinearConfig};
+use crate::ops;
 use crate::rope::{Positions, Rope, RopeSlice};
 
 /// Sizes of the decoder, in the words of `config.json`.
@@ -297,15 +298,29 @@ impl SelfAttention {
         let q = rope.rotate(heads(self.q_proj.forward(x.clone()), self.heads));
         let k = rope.rotate(heads(self.k_proj.forward(x.clone()), self.kv_heads));
         let v = heads(self.v_proj.forward(x), self.kv_heads);
-        let (k, v) = match slot {
-            Some((cache, start)) => cache.append(start, k, v),
-            None => (k, v),
-        }; // [B, H_kv, total, d]
-        let group = self.heads / self.kv_heads;
-        let (k, v) = (repeat_heads(k, group), repeat_heads(v, group));
-        let y = attention(q, k, v, view.hidden.clone(), None, view.options);
+        let y = match slot {
+            None => self.attend(q, k, v, view),
+            Some((cache, start)) => {
+                let total = start + tokens;
+                let (k, v) = cache.append(start, k, v); // [B, H_kv, capacity, d]
+                if view.hidden.is_none() {
+                    ops::attention_cached(q, k, v, total)
+                } else {
+                    self.attend(q, k.slice_dim(2, 0..total), v.slice_dim(2, 0..total), view)
+                }
+            }
+        }; // [B, H, T, d]
         let y = y.swap_dims(1, 2).flatten::<3>(2, 3); // [B, T, H·d]
         self.o_proj.forward(y)
+    }
+}
+
+impl SelfAttention {
+    /// `[B, H, T, d]` over `[B, H_kv, total, d]`.
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, view: &View) -> Tensor<4> {
+        let group = self.heads / self.kv_heads;
+        let (k, v) = (repeat_heads(k, group), repeat_heads(v, group));
+        attention(q, k, v, view.hidden.clone(), None, view.options)
     }
 }
 

@@ -12,7 +12,7 @@ use burn::store::{ApplyError, ModuleSnapshot};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::checkpoint::{
-    Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast,
+    Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast, main_dtype,
 };
 use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
@@ -179,17 +179,6 @@ pub(crate) fn canonical_name(path: &str) -> String {
         same => same.to_owned(),
     };
     path.split('.').enumerate().map(word).collect::<Vec<_>>().join(".")
-}
-
-/// The format most of the checkpoint is in, by bytes of matrices.
-fn main_dtype(tensors: &[LazyTensor]) -> DType {
-    [DType::BF16, DType::F16, DType::F32]
-        .into_iter()
-        .max_by_key(|dtype| {
-            let same = tensors.iter().filter(|tensor| tensor.dtype == *dtype);
-            same.map(|tensor| tensor.shape.num_elements()).sum::<usize>()
-        })
-        .unwrap_or(DType::F32)
 }
 
 /// The text head of a checkpoint that stores one table for both. A head of its own always wins:

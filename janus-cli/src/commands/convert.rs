@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use janus_model::JanusConfig;
-use janus_model::checkpoint::{CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, save};
+use janus_model::checkpoint::{
+    CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, main_dtype, save,
+};
 use serde_json::json;
 
 use crate::args::{ConvertArgs, Names};
 use crate::companions::Companions;
-use crate::folder::{Folder, elements};
+use crate::folder::Folder;
 use crate::progress::Progress;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::{count, plural, size, torch_name};
@@ -65,14 +67,6 @@ fn tensors(folder: &Folder, names: Names) -> (Vec<LazyTensor>, usize) {
         return (folder.checkpoint.raw().to_vec(), 0);
     }
     (folder.canonical.tensors.clone(), folder.canonical.dropped.len())
-}
-
-/// The format that most values are in.
-fn main_dtype(tensors: &[LazyTensor]) -> DType {
-    let values = |dtype: &DType| -> usize {
-        tensors.iter().filter(|tensor| tensor.dtype == *dtype).map(elements).sum()
-    };
-    [DType::BF16, DType::F16, DType::F32].into_iter().max_by_key(values).unwrap_or(DType::F32)
 }
 
 fn write_small_files(

@@ -110,6 +110,16 @@ pub fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
+/// The float format that most values are in.
+#[must_use]
+pub fn main_dtype(tensors: &[LazyTensor]) -> DType {
+    let values = |dtype: &DType| -> usize {
+        let same = tensors.iter().filter(|tensor| tensor.dtype == *dtype);
+        same.map(|tensor| tensor.shape.num_elements()).sum()
+    };
+    [DType::BF16, DType::F16, DType::F32].into_iter().max_by_key(values).unwrap_or(DType::F32)
+}
+
 /// Converts between f32, f16 and bf16, rounding to nearest even.
 ///
 /// A tensor that already has the type, or whose type is no float, comes back unchanged.

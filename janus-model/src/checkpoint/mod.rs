@@ -42,7 +42,7 @@ use std::{
 pub use error::{CheckpointError, Impostor};
 use keys::Import;
 pub use keys::{Canonical, Dropped, Naming};
-pub use lazy::{LazyTensor, cast, check_tensors, concat, rows};
+pub use lazy::{LazyTensor, cast, check_tensors, concat, main_dtype, rows};
 pub use limits::Limits;
 pub use manifest::{Difference, Manifest};
 pub use pickle::{PickleError, ViewProblem, ZipError};

@@ -3,7 +3,7 @@
 //! [`JanusOps`] is a trait over Burn's `Backend`: its default bodies ([`reference`]) are plain
 //! tensor operations that run and differentiate everywhere. A backend overrides what it can do
 //! better; `tests/ops` holds every override against the reference. Today Flex (the CPU) reads
-//! bf16 and f16 weights without expanding them in memory ([`flex`]); quantised weights and GPU
+//! bf16 and f16 weights without expanding them in memory, and a cache where it lies ([`flex`]); quantised weights and GPU
 //! kernels belong here too.
 //!
 //! Call the functions of this module, not the trait.
@@ -33,6 +33,18 @@ pub trait JanusOps: Backend {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear::<Self>(x, weight)
     }
+
+    /// Causal attention of the newest tokens over a cache: `[B, H, T, d]` over the first `total`
+    /// of `[B, H_kv, capacity, d]`, of which the last `T` are the new ones.
+    #[fusion(default)]
+    fn attention_cached(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        total: usize,
+    ) -> FloatTensor<Self> {
+        reference::attention_cached::<Self>(q, keys, values, total)
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -55,4 +67,21 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let y = <Dispatch as JanusOps>::linear(x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(y)
+}
+
+/// Causal attention of the `T` newest tokens over a key-value cache with room to spare.
+///
+/// # Shapes
+/// - `q`: `[B, H, T, d]`
+/// - `keys`, `values`: `[B, H_kv, capacity, d]`; the first `total` are held, the last `T` of them
+///   belong to `q`
+/// - output: `[B, H, T, d]`
+pub fn attention_cached(
+    q: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    total: usize,
+) -> Tensor<4> {
+    let [q, keys, values] = [q, keys, values].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as JanusOps>::attention_cached(q, keys, values, total))
 }

@@ -2,6 +2,8 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Shape, Slice};
 
 /// `x · Wᵀ`, the weight cast to the dtype of `x` first where they differ.
 pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
@@ -12,4 +14,30 @@ pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTen
         B::float_cast(weight, dtype.into())
     };
     B::float_matmul(x, B::float_swap_dims(weight, 0, 1))
+}
+
+/// Attention over what the cache holds, as Burn computes it: keys and values cut to `total` tokens,
+/// repeated for the query heads that share them.
+pub fn attention_cached<B: Backend>(
+    q: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
+    total: usize,
+) -> FloatTensor<B> {
+    let [_, heads, tokens, _] = q.shape().dims::<4>();
+    let [batch, kv_heads, _, width] = keys.shape().dims::<4>();
+    let group = heads / kv_heads;
+    let held = |cache: FloatTensor<B>| {
+        let part = [0..batch, 0..kv_heads, 0..total, 0..width].map(Slice::from);
+        let part = B::float_slice(cache, &part);
+        if group == 1 {
+            return part;
+        }
+        let part = B::float_reshape(part, Shape::new([batch, kv_heads, 1, total, width]));
+        let part = B::float_expand(part, Shape::new([batch, kv_heads, group, total, width]));
+        B::float_reshape(part, Shape::new([batch, heads, total, width]))
+    };
+    let (keys, values) = (held(keys), held(values));
+    let options = AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() };
+    B::attention(q, keys, values, None, None, options)
 }

@@ -1,5 +1,6 @@
 //! CPU bodies of [`super::JanusOps`] on Burn's Flex backend.
 
+mod attention;
 mod linear;
 mod rows;
 
@@ -19,5 +20,21 @@ impl JanusOps for Flex {
             }
             _ => reference::linear::<Self>(x, weight),
         }
+    }
+
+    fn attention_cached(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        total: usize,
+    ) -> FloatTensor<Self> {
+        let few = q.layout().shape()[2] <= linear::FEW_ROWS;
+        let plain = |t: &FloatTensor<Self>| {
+            t.dtype() == DType::F32 && t.is_contiguous() && t.layout().start_offset() == 0
+        };
+        if few && q.dtype() == DType::F32 && plain(&keys) && plain(&values) {
+            return attention::attention_cached(q, &keys, &values, total);
+        }
+        reference::attention_cached::<Self>(q, keys, values, total)
     }
 }

@@ -116,7 +116,7 @@ fn tile<W: Widen, const FMA: bool, const ROWS: usize, const LANES: usize>(
 
 /// Fused where the target has it: the library call that stands in for it elsewhere is slow.
 #[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
