@@ -26,6 +26,8 @@ pub struct LoadOptions {
     pub parts: Parts,
     /// Wanted format of the weights; `None` takes what suits the device.
     pub dtype: Option<DType>,
+    /// All formats, in place of the choice for the device; `dtype` is then ignored.
+    pub precision: Option<Precision>,
     /// Bounds on what files may claim.
     pub limits: Limits,
 }
@@ -60,7 +62,10 @@ impl Janus {
         let Canonical { tensors, dropped } = checkpoint.canonical()?;
         let file = main_dtype(&tensors);
         let supports = |dtype| device.supports_dtype(dtype);
-        let precision = Precision::choose(Family::of(device), file, options.dtype, supports)?;
+        let precision = match options.precision {
+            Some(precision) => precision,
+            None => Precision::choose(Family::of(device), file, options.dtype, supports)?,
+        };
         let mut model = config.init(options.parts, precision, device);
         let tensors = with_tied_head(tensors, &config, options.parts);
         let tensors = of_parts(tensors, options.parts);

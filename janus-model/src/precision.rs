@@ -75,10 +75,7 @@ impl Precision {
         match (family, wish) {
             (_, Some(DType::F32)) | (Family::NdArray, None) => Ok(Self::F32),
             (Family::Cpu, wish) => Ok(Self { weights: wish.unwrap_or(file), ..Self::F32 }),
-            (Family::Cuda | Family::Metal, None) if supports(DType::BF16) => {
-                Ok(Self { image_tokenizer: DType::BF16, ..same(DType::BF16) })
-            }
-            (Family::Cuda | Family::Metal, Some(DType::BF16)) if supports(DType::BF16) => {
+            (Family::Cuda | Family::Metal, None | Some(DType::BF16)) if supports(DType::BF16) => {
                 Ok(Self { image_tokenizer: DType::BF16, ..same(DType::BF16) })
             }
             (Family::Cuda | Family::Metal | Family::Portable, Some(DType::F16) | None)

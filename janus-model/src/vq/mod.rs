@@ -162,6 +162,8 @@ impl VqModel {
     /// - output: `[N, 3, S, S]`, nominally in [-1, 1], not clamped
     pub fn decode(&self, codes: Tensor<2, Int>) -> Tensor<4> {
         let latents = self.quantize.lookup(codes); // [N, e, g, g]
+        // The codebook is f32 everywhere, the convolutions are what the device does best.
+        let latents = latents.cast(self.post_quant_conv.weight.val().dtype());
         self.decoder.forward(self.post_quant_conv.forward(latents))
     }
 }

@@ -54,13 +54,12 @@ impl Quantizer {
     ///
     /// # Shapes
     /// - `codes`: `[N, g·g]`
-    /// - output: `[N, e, g, g]`, rows of unit length
+    /// - output: `[N, e, g, g]` in f32, rows of unit length
     pub fn lookup(&self, codes: Tensor<2, Int>) -> Tensor<4> {
         let [n, places] = codes.dims();
-        let dtype = self.embedding.weight.val().dtype();
         let rows = self.rows().select(0, codes.reshape([n * places])); // [N·g·g, e]
         let width = rows.dims()[1];
-        rows.reshape([n, self.grid, self.grid, width]).permute([0, 3, 1, 2]).cast(dtype)
+        rows.reshape([n, self.grid, self.grid, width]).permute([0, 3, 1, 2])
     }
 
     fn rows(&self) -> Tensor<2> {
