@@ -34,6 +34,7 @@ impl Loaded {
             parts,
             dtype: args.dtype.map(|wish| wish.dtype()),
             limits: args.limits.limits(),
+            precision: None,
         };
         let (engine, _) = Engine::load(&args.model, &found.device, &options)?;
         Ok(Self { engine, device: found.id() })
