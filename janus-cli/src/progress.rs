@@ -111,6 +111,29 @@ impl Steps {
     }
 }
 
+/// A job whose end cannot be foreseen: says that it runs.
+pub struct Stage {
+    watched: bool,
+}
+
+impl Stage {
+    /// Shows what is being done, if stderr is a terminal.
+    pub fn new(what: &str) -> Self {
+        let watched = io::stderr().is_terminal();
+        if watched {
+            let _ = write!(io::stderr(), "\r{what}\x1b[K");
+        }
+        Self { watched }
+    }
+
+    /// Removes the line.
+    pub fn finish(self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
     let left = total.saturating_sub(done) as f64 / rate.max(1.0);

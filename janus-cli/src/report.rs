@@ -28,14 +28,20 @@ pub enum Exit {
     BadData = 65,
     /// Something that is needed is not there.
     Missing = 66,
+    /// A server could not be reached, or does not have it.
+    Network = 69,
     /// A bug here.
     Internal = 70,
     /// The output cannot be created.
     CannotCreate = 73,
     /// Reading or writing failed, or the disk is full.
     Io = 74,
+    /// Interrupted; what was finished is kept, and the same command goes on from there.
+    Stopped = 75,
     /// A model's configuration is impossible.
     Config = 78,
+    /// Interrupted; nothing to go on from.
+    Interrupted = 130,
 }
 
 impl From<ErrorKind> for Exit {
@@ -56,12 +62,21 @@ impl From<ErrorKind> for Exit {
 pub enum Verdict {
     Yes,
     No,
+    /// Somebody stopped it, and the same command goes on from there.
+    Stopped,
+    /// Somebody stopped it.
+    Interrupted,
 }
 
 impl Verdict {
-    /// 0 or 1.
+    /// The number that scripts see.
     pub fn exit_code(self) -> ExitCode {
-        let exit = if self == Self::Yes { Exit::Ok } else { Exit::No };
+        let exit = match self {
+            Self::Yes => Exit::Ok,
+            Self::No => Exit::No,
+            Self::Stopped => Exit::Stopped,
+            Self::Interrupted => Exit::Interrupted,
+        };
         ExitCode::from(exit as u8)
     }
 }

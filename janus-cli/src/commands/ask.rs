@@ -1,17 +1,17 @@
 //! `janus ask`: one question, with or without pictures, and its answer as it is written.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use janus_infer::{AskOptions, FinishReason};
 use janus_model::Parts;
-use janus_model::processor::{
-    Conversation, ImageError, ImageLimits, Message, Orientation, ProcessorError, RgbImage8,
-    load_image,
-};
+use janus_model::processor::{Conversation, Message};
 use serde_json::json;
 
 use crate::args::AskArgs;
+use crate::interrupt;
 use crate::model::Loaded;
+use crate::pictures;
 use crate::report::{self, Failure, Verdict};
 
 /// Runs the command.
@@ -25,19 +25,21 @@ pub fn run(args: &AskArgs) -> Result<Verdict, Failure> {
         ..AskOptions::default()
     };
     // Before the model: a wrong path should not cost a minute.
-    let images = images(args).map_err(ProcessorError::from)?;
+    let read = |path: &PathBuf| pictures::read(path, &args.reading);
+    let images = args.images.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let message = Message::user_with_images(0..images.len(), args.question.as_str());
     let conversation = match &args.system {
         Some(system) => Conversation::with_system(system.as_str(), vec![message]),
         None => Conversation::new(vec![message]),
     };
+    interrupt::listen();
     let loaded = Loaded::open(&args.model, Parts::Understanding)?;
     let mut printed = Ok(());
     let reply = loaded.engine.ask((&conversation, &images), &options, |text| {
         if !args.json {
             printed = report::print(text);
         }
-        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if printed.is_ok() { interrupt::flow() } else { ControlFlow::Break(()) }
     })?;
     printed?;
     if args.json {
@@ -56,13 +58,7 @@ pub fn run(args: &AskArgs) -> Result<Verdict, Failure> {
             FinishReason::Stop | FinishReason::Cancelled => {}
         }
     }
-    Ok(Verdict::Yes)
-}
-
-fn images(args: &AskArgs) -> Result<Vec<RgbImage8>, ImageError> {
-    let orientation = if args.raw_orientation { Orientation::Raw } else { Orientation::Upright };
-    let limits = ImageLimits::default();
-    args.images.iter().map(|path| load_image(path, &limits, orientation)).collect()
+    Ok(if interrupt::raised() { Verdict::Interrupted } else { Verdict::Yes })
 }
 
 fn finish(reason: FinishReason) -> &'static str {

@@ -1,7 +1,5 @@
 //! `janus generate`: pictures of a prompt, each written as soon as it is finished.
 
-use std::fs;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::GenerateArgs;
 use crate::model::Loaded;
+use crate::pictures;
 use crate::progress::Steps;
 use crate::report::{self, Exit, Failure, Verdict};
 
@@ -48,7 +47,8 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
         });
         steps.finish();
         for (path, picture) in paths.iter().zip(gallery?.pictures) {
-            write(path, &picture)?;
+            let png = picture.image.to_png().map_err(ProcessorError::from)?;
+            pictures::write(path, &png)?;
             images.push(describe(path, &picture));
             if !args.json {
                 report::print(&format!("{}\n", path.display()))?;
@@ -106,24 +106,6 @@ fn refuse_existing(paths: &[PathBuf], force: bool) -> Result<(), Failure> {
                 .hint("--force replaces it; or choose another --output"))
         }
     }
-}
-
-/// Under another name first: nobody ever sees half a picture.
-fn write(path: &Path, picture: &Picture) -> Result<(), Failure> {
-    let bytes = picture.image.to_png().map_err(ProcessorError::from)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let unfinished = path.with_file_name(format!(".{name}.tmp-{}", std::process::id()));
-    let put = || {
-        let mut file = fs::File::create(&unfinished)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    put().map_err(|error| {
-        // The cause matters more than a leftover.
-        let _ = fs::remove_file(&unfinished);
-        Failure::io(path, "write", &error)
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,76 @@
+//! Exactly what was typed. Nothing is looked up here; values are checked as far as they can be
+//! without touching a file or a device.
+
+mod ask;
+mod convert;
+mod devices;
+mod generate;
+mod inspect;
+mod model;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use ask::AskArgs;
+pub use convert::{ConvertArgs, Names};
+pub use devices::DevicesArgs;
+pub use generate::GenerateArgs;
+pub use inspect::{Against, InspectArgs};
+pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
+
+use crate::report;
+
+/// Understand and draw images with Janus-Pro.
+#[derive(Debug, Parser)]
+#[command(
+    name = "janus",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 ok, 1 the answer is no, 2 usage, 65 bad data, 66 input missing, \
+                  69 network, 70 a bug, 73 cannot create, 74 input or output failed, 75 \
+                  interrupted and what was finished is kept, 78 bad configuration, 130 interrupted."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant per command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a question, about pictures if there are any.
+    Ask(AskArgs),
+    /// Draw pictures.
+    Generate(GenerateArgs),
+    /// Show what a model folder holds and whether it is whole.
+    Inspect(InspectArgs),
+    /// List the devices a model can run on.
+    Devices(DevicesArgs),
+    /// Write a model under other tensor names or in another number format.
+    Convert(ConvertArgs),
+}
+
+impl Command {
+    /// Whether the answer, and errors, are to be JSON.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Ask(args) => args.json,
+            Self::Generate(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Devices(args) => args.json,
+            Self::Convert(args) => args.json,
+        }
+    }
+}
+
+impl Cli {
+    /// Parses the command line; on errors, help and version prints what is due.
+    pub fn read() -> Result<Self, ExitCode> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let json = words.iter().skip(1).take_while(|w| *w != "--").any(|word| word == "--json");
+        Self::try_parse_from(words).map_err(|error| report::usage(&error, json))
+    }
+}
