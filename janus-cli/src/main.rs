@@ -15,6 +15,7 @@ mod folder;
 mod interrupt;
 mod model;
 mod pictures;
+mod process;
 mod progress;
 mod report;
 mod units;
@@ -44,5 +45,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Estimate(args) => commands::estimate::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }

@@ -6,11 +6,10 @@
 //! rows out of the mapped file: a step moves one row of either width across, and the weights of
 //! the tables take no memory on the card at all.
 
-#[cfg(feature = "gpu")]
-use burn::backend::DispatchDevice;
 use burn::nn::EmbeddingConfig;
 use burn::tensor::{DType, Device};
 
+use crate::capacity::largest_tensor;
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
 use crate::linear::LinearConfig;
@@ -23,18 +22,6 @@ pub enum TextTables {
     Auto,
     /// With the processor.
     Host,
-}
-
-/// The most bytes that one tensor may take on a device, where there is such a limit.
-pub fn largest_tensor(device: &Device) -> Option<u64> {
-    match device.clone().inner().as_dispatch() {
-        #[cfg(feature = "gpu")]
-        DispatchDevice::Cube(device) => match device.runtime() {
-            burn_cubecl::cubecl::RuntimeId::Cuda => None,
-            _ => Some(device.client().properties().memory.max_page_size),
-        },
-        _ => None,
-    }
 }
 
 /// The processor, where this build can compute on it.

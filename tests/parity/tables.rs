@@ -2,11 +2,11 @@
 //! graphics cards that bind small buffers only.
 
 use burn::tensor::{DType, Device, Int, Tensor};
+use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{SaveOptions, save};
 use janus_model::config::Dialect;
 use janus_model::llama::Mask;
 use janus_model::rope::Positions;
-use janus_model::tables::largest_tensor;
 use janus_model::{Janus, JanusConfig, LoadOptions, Parts, Precision, TextTables};
 
 use crate::common::{Case, fixtures, targets, values};
