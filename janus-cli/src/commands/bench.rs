@@ -102,17 +102,19 @@ impl Bench<'_> {
 
     /// Every stage once.
     fn round(&self, turn: u16) -> Result<Vec<Stage>, Failure> {
-        let label = |what: &str| match self.args.repeat {
-            1 => Line::new(what),
-            all => Line::new(&format!("{what}, round {turn} of {all}")),
+        let label = |what: &str| {
+            // What an earlier stage left behind is gone by now.
+            process::forget_peak();
+            match self.args.repeat {
+                1 => Line::new(what),
+                all => Line::new(&format!("{what}, round {turn} of {all}")),
+            }
         };
         let mut stages = Vec::new();
         let mut add = |name, each, bytes, seconds| {
             let peak = process::memory().map(|memory| memory.peak);
             stages.push(Stage { name, runs: vec![seconds], bytes, each, peak });
-            process::forget_peak();
         };
-        process::forget_peak();
         let line = label("a picture through the vision tower");
         add("vision", 1, None, clock(|| self.see())?.0);
         line.finish();
