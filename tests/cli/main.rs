@@ -8,6 +8,10 @@ mod ask;
 mod convert;
 mod devices;
 mod generate;
+mod generate_again;
+mod generate_files;
+#[cfg(unix)]
+mod generate_live;
 mod help;
 mod inspect;
 mod pipe;

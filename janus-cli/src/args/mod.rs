@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 pub use ask::AskArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
-pub use generate::GenerateArgs;
+pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
 
