@@ -43,7 +43,7 @@ impl Format {
         }
     }
 
-    /// As people write it.
+    /// As people write it; in small letters, as after `--format`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Png => "PNG",

@@ -17,6 +17,7 @@ mod interrupt;
 mod metadata;
 mod model;
 mod pictures;
+mod process;
 mod progress;
 mod report;
 mod sheet;
@@ -48,5 +49,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Estimate(args) => commands::estimate::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }

@@ -37,9 +37,13 @@ impl Loaded {
             parts,
             dtype: args.dtype.map(|wish| wish.dtype()),
             limits: args.limits.limits(),
-            precision: None,
+            ..LoadOptions::default()
         };
-        let (engine, _) = Engine::load(&args.model, &found.device, &options)?;
+        let (engine, loaded) = Engine::load(&args.model, &found.device, &options)?;
+        if loaded.tables_on_host {
+            let why = "the text tables stay with the processor: this device cannot bind them";
+            report::note(why);
+        }
         Ok(Self { engine, device: found.id() })
     }
 }

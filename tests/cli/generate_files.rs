@@ -69,6 +69,10 @@ fn lines_of_json_have_their_own_seed_and_name() {
     assert_eq!(paths(&json), ["out/0001.png", "out/cat.jpg"]);
     assert_eq!((&json["images"][0]["seed"], &json["images"][1]["seed"]), (&9.into(), &3.into()));
     assert_ne!(codes(&json, 0), codes(&json, 1));
+    assert_eq!(
+        (&json["images"][0]["format"], &json["images"][1]["format"]),
+        (&"png".into(), &"jpeg".into())
+    );
     // Names in the file may also say the format of all.
     let again = draw(here.path(), &["--prompts", "p.jsonl", "-o", "out", "--skip-existing"]);
     assert_eq!((again.code, again.stdout.as_str()), (0, ""), "{again}");
@@ -76,6 +80,27 @@ fn lines_of_json_have_their_own_seed_and_name() {
     let format = ["--prompts", "p.jsonl", "-o", "out", "--format", "png", "--model", "nowhere"];
     let ran = run(here.path(), &[&["generate"], &format[..]].concat());
     assert_snapshot!("generate_prompts_format", ran);
+}
+
+#[test]
+fn only_what_is_missing_is_drawn_again() {
+    let here = tempfile::tempdir().unwrap();
+    std::fs::write(here.path().join("p.txt"), "a cat\na dog\n").unwrap();
+    let words = ["--prompts", "p.txt", "-n", "2", "--seed", "3", "-o", ".", "--json"];
+    let all = draw(here.path(), &words).json();
+    let lost = here.path().join("0002-1.png");
+    let before = std::fs::read(&lost).unwrap();
+    std::fs::remove_file(&lost).unwrap();
+    let kept = std::fs::metadata(here.path().join("0001-1.png")).unwrap().modified().unwrap();
+    let ran = draw(here.path(), &[&words[..], &["--skip-existing"]].concat());
+    let note = "note: left out because their files exist: 3\nnote: seed 3\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, note), "{ran}");
+    let rest = ran.json();
+    assert_eq!(paths(&rest), ["./0002-1.png"]);
+    assert_eq!(codes(&rest, 0), codes(&all, 2));
+    assert_eq!(std::fs::read(&lost).unwrap(), before);
+    let still = std::fs::metadata(here.path().join("0001-1.png")).unwrap().modified().unwrap();
+    assert_eq!(still, kept);
 }
 
 #[test]

@@ -18,10 +18,10 @@ fn start(folder: &Path, words: &[&str]) -> Child {
 fn plain(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_janus"));
     command.current_dir(folder).env("BURN_DEVICE", "none").env("NO_COLOR", "1");
-    for variable in ["TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID", "TMUX"] {
+    for variable in ["TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID", "TMUX", "JANUS_DEVICE"] {
         command.env_remove(variable);
     }
-    command.args(["generate", PROMPT, "--device", "cpu"]);
+    command.args(["generate", "--device", "cpu", "--seed", "4"]);
     command.arg("--model").arg(fixtures().join("tiny-odd/hf"));
     command
 }
@@ -44,13 +44,7 @@ fn interrupt_at(path: &Path, child: Child) -> Ran {
 #[test]
 fn an_interrupt_keeps_what_is_finished_and_says_how_to_draw_the_rest() {
     let here = tempfile::tempdir().unwrap();
-    let words = ["-n", "500", "--at-once", "1", "--seed", "4", "--grid", "all.png", "-o", "a.png"];
-    let child = start(here.path(), &[&words[..], &["--json"]].concat()[..]);
-    // A sheet has room for 256.
-    let refused = child.wait_with_output().unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-
-    let words = ["-n", "200", "--at-once", "2", "--seed", "4", "--grid", "all.png", "-o", "a.png"];
+    let words = [PROMPT, "-n", "200", "--at-once", "2", "--grid", "all.png", "-o", "a.png"];
     let child = start(here.path(), &[&words[..], &["--json"]].concat());
     let ran = interrupt_at(&here.path().join("a-1.png"), child);
     assert_eq!(ran.code, 75, "{ran}");
@@ -92,9 +86,27 @@ fn an_interrupt_keeps_what_is_finished_and_says_how_to_draw_the_rest() {
 }
 
 #[test]
+fn an_interrupted_file_of_prompts_goes_on_with_what_is_missing() {
+    let here = tempfile::tempdir().unwrap();
+    let prompts: String = (0..200).map(|number| format!("cat number {number}\n")).collect();
+    std::fs::write(here.path().join("p.txt"), prompts).unwrap();
+    std::fs::create_dir(here.path().join("all")).unwrap();
+    let words = ["--prompts", "p.txt", "--at-once", "1", "-o", "all"];
+    let ran = interrupt_at(&here.path().join("all/0002.png"), start(here.path(), &words));
+    assert_eq!(ran.code, 75, "{ran}");
+    let count = ran.stdout.lines().count();
+    assert_eq!(std::fs::read_dir(here.path().join("all")).unwrap().count(), count);
+    let told = format!(
+        "note: stopped after {count} of 200 pictures; the same command with --seed 4 \
+         --skip-existing draws the rest\n"
+    );
+    assert!(ran.stderr.ends_with(&told), "{ran}");
+}
+
+#[test]
 fn an_interrupted_preview_shows_the_upper_part() {
     let here = tempfile::tempdir().unwrap();
-    let words = ["--seed", "4", "-o", "a.png", "--preview", "now.png", "--preview-every", "1"];
+    let words = [PROMPT, "-o", "a.png", "--preview", "now.png", "--preview-every", "1"];
     let ran = interrupt_at(&here.path().join("now.png"), start(here.path(), &words));
     // Or it was finished before the signal came.
     if ran.code == 130 {
@@ -113,7 +125,7 @@ fn terminal(variables: &[(&str, &str)], words: &[&str]) -> String {
     let here = tempfile::tempdir().unwrap();
     let mut command = plain(here.path());
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
-    command.args(["--seed", "4", "-o", "a.png"]).args(words);
+    command.args([PROMPT, "-o", "a.png"]).args(words);
     let mut session = spawn_command(command, Some(120_000)).unwrap();
     let text = session.exp_eof().unwrap();
     assert!(text.contains("a.png"), "{text}");
@@ -144,7 +156,7 @@ fn terminals_that_can_show_pictures_do() {
 #[test]
 fn pictures_are_shown_to_terminals_only() {
     let here = tempfile::tempdir().unwrap();
-    let words = ["--seed", "4", "-o", "a.png", "--show", "always"];
+    let words = [PROMPT, "-o", "a.png", "--show", "always"];
     let output = start(here.path(), &words).wait_with_output().unwrap();
     assert_eq!(output.stdout, b"a.png\n");
     assert_eq!(output.stderr, b"note: seed 4\n");

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 mod ask;
+mod bench;
 mod convert;
 mod devices;
+mod estimate;
 mod generate;
 mod generate_again;
 mod generate_files;

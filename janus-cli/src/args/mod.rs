@@ -2,8 +2,10 @@
 //! without touching a file or a device.
 
 mod ask;
+mod bench;
 mod convert;
 mod devices;
+mod estimate;
 mod generate;
 mod inspect;
 mod model;
@@ -14,8 +16,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use ask::AskArgs;
+pub use bench::BenchArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
+pub use estimate::EstimateArgs;
 pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
@@ -51,6 +55,10 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Write a model under other tensor names or in another number format.
     Convert(ConvertArgs),
+    /// Forecast the memory that a model will take, before anything is loaded.
+    Estimate(EstimateArgs),
+    /// Measure how fast a model runs here, stage by stage.
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -62,6 +70,8 @@ impl Command {
             Self::Inspect(args) => args.json,
             Self::Devices(args) => args.json,
             Self::Convert(args) => args.json,
+            Self::Estimate(args) => args.json,
+            Self::Bench(args) => args.json,
         }
     }
 }

@@ -79,8 +79,11 @@ fn reason(record: &Record, other_model: bool, device: &str, dtype: &str) -> Stri
 /// Device and format of the record, where nothing else is asked for and the device is there.
 fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
     let mut args = args.clone();
+    if args.device != DeviceChoice::Auto {
+        return args;
+    }
     let same = record.device.parse().ok().filter(|choice: &DeviceChoice| choice.open().is_ok());
-    if let (DeviceChoice::Auto, Some(choice)) = (args.device, same) {
+    if let Some(choice) = same {
         args.device = choice;
         args.dtype = args.dtype.or(record.dtype.parse().ok());
     }

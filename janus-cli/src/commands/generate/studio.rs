@@ -190,7 +190,7 @@ impl<'a> Studio<'a> {
         self.images.push(json!({
             "path": target.path, "prompt": order.prompt, "codes": picture.codes,
             "seed": picture.sampler.seed, "index": picture.sampler.stream,
-            "format": target.encoding.format.extension(),
+            "format": target.encoding.format.name().to_ascii_lowercase(),
         }));
         self.last = Some(codes_hash(&picture.codes));
         self.screen.finished(&picture.image);
