@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use clap::ValueEnum;
+use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
-use image::{ExtendedColorType, ImageError};
 use janus_model::processor::RgbImage8;
 
 use crate::metadata::{self, Record};
@@ -76,7 +76,7 @@ impl Encoding {
             Format::Png => metadata::write_png(&mut bytes, image, record).map_err(text),
             Format::Jpeg => JpegEncoder::new_with_quality(&mut bytes, self.quality)
                 .encode(image.pixels(), width, height, ExtendedColorType::Rgb8)
-                .map_err(|error: ImageError| text(error)),
+                .map_err(text),
             Format::Webp => WebPEncoder::new_lossless(&mut bytes)
                 .encode(image.pixels(), width, height, ExtendedColorType::Rgb8)
                 .map_err(text),

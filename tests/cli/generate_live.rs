@@ -80,7 +80,7 @@ fn an_interrupt_keeps_what_is_finished_and_says_how_to_draw_the_rest() {
         assert_eq!(codes(&json, index), codes(&undisturbed, index), "picture {index}");
     }
     let first = count.to_string();
-    let next = draw(&["--first", &first, "-o", "a.png"]);
+    let next = draw(&["--first", &first, "--grid", "all.png", "-o", "a.png"]);
     assert_eq!(next["images"][0]["path"], format!("a-{}.png", count + 1));
     assert_eq!(next["images"][0]["index"], count);
 }

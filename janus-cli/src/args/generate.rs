@@ -93,7 +93,7 @@ pub struct FileArgs {
     /// Leave out of PNG files how they were drawn.
     #[arg(long)]
     pub no_metadata: bool,
-    /// Also write all pictures on one sheet, in the end.
+    /// Also write all pictures that this command draws on one sheet, in the end.
     #[arg(long, value_name = "FILE")]
     pub grid: Option<PathBuf>,
     /// Replace files that exist.

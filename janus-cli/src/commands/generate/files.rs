@@ -108,17 +108,16 @@ pub fn make(folder: &Path) -> Result<(), Failure> {
 }
 
 /// Before the model is loaded: an hour of drawing must not end with "file exists". `coming` is a
-/// folder that will be there.
+/// folder that will be there; each path says whether it may be replaced.
 ///
 /// # Errors
 /// Two files of one name; a folder that is not there; a file that is.
 pub fn check<'a>(
-    paths: impl Iterator<Item = &'a Path> + Clone,
-    files: &FileArgs,
+    paths: impl Iterator<Item = (&'a Path, bool)> + Clone,
     coming: Option<&Path>,
 ) -> Result<(), Failure> {
     let mut seen = HashMap::new();
-    for path in paths.clone() {
+    for (path, _) in paths.clone() {
         if let Some(other) = seen.insert(key(path), path) {
             let (one, two) = (other.display(), path.display());
             let message = format!("{one} and {two} would be one file");
@@ -127,7 +126,7 @@ pub fn check<'a>(
         }
     }
     let mut folders: HashSet<&Path> = coming.into_iter().collect();
-    for path in paths {
+    for (path, replace) in paths {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| folders.insert(*folder) && !folder.is_dir()) {
             let message = format!("{}: no such folder", folder.display());
@@ -137,7 +136,7 @@ pub fn check<'a>(
             let message = format!("{} is a folder", path.display());
             return Err(Failure::new(Exit::CannotCreate, message));
         }
-        if !files.force && path.exists() {
+        if !replace && path.exists() {
             let message = format!("{} exists", path.display());
             return Err(Failure::new(Exit::CannotCreate, message)
                 .hint("--force replaces it; or choose another --output"));

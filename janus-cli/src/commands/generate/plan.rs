@@ -113,8 +113,13 @@ impl Plan {
         }
         let folder = args.files.output.as_path();
         let make = args.prompts.is_some() && files::must_make(folder)?;
-        let paths = all().map(|target| target.path.as_path());
-        files::check(paths, &args.files, make.then_some(folder))?;
+        let force = args.files.force;
+        // The earlier part of a series left these behind.
+        let goes_on = args.first > 0 || args.files.skip_existing;
+        let targets = self.targets.iter().map(|target| (target.path.as_path(), force));
+        let beside = self.grid.iter().chain(&self.preview);
+        let beside = beside.map(|target| (target.path.as_path(), force || goes_on));
+        files::check(targets.chain(beside), make.then_some(folder))?;
         if make { files::make(folder) } else { Ok(()) }
     }
 

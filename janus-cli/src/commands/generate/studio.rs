@@ -63,8 +63,9 @@ pub struct Studio<'a> {
     manner: &'a Manner,
     engine: &'a Engine,
     origin: Option<Origin>,
-    /// The line for the group being drawn, and the number of its first picture.
+    /// The line for those being drawn together.
     steps: Option<Steps>,
+    /// The number of the first of them.
     group: usize,
     screen: Screen,
     /// For the sheet.
@@ -85,22 +86,19 @@ impl<'a> Studio<'a> {
         engine: &'a Engine,
         origin: Option<Origin>,
     ) -> Self {
-        let screen = Screen::new(args.watch.show);
-        let (steps, kept, images) = (None, Vec::new(), Vec::new());
-        let (group, last, failure) = (0, None, None);
         Self {
             args,
             plan,
             manner,
             engine,
             origin,
-            steps,
-            group,
-            screen,
-            kept,
-            images,
-            last,
-            failure,
+            steps: None,
+            group: 0,
+            screen: Screen::new(args.watch.show),
+            kept: Vec::new(),
+            images: Vec::new(),
+            last: None,
+            failure: None,
         }
     }
 
