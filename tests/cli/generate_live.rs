@@ -27,8 +27,9 @@ fn plain(folder: &Path) -> Command {
 }
 
 /// Presses Ctrl-C once a file is there.
-fn interrupt_at(path: &Path, child: Child) -> Ran {
+fn interrupt_at(path: &Path, mut child: Child) -> Ran {
     while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without {}", path.display());
         std::thread::sleep(Duration::from_millis(5));
     }
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
