@@ -12,12 +12,16 @@ mod commands;
 mod companions;
 mod device;
 mod folder;
+mod formats;
 mod interrupt;
+mod metadata;
 mod model;
 mod pictures;
 mod process;
 mod progress;
 mod report;
+mod sheet;
+mod show;
 mod units;
 
 use std::process::ExitCode;

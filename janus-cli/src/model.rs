@@ -1,7 +1,10 @@
 //! The model a command works with, on its device.
 
+use std::fs;
+
 use janus_infer::Engine;
-use janus_model::{LoadOptions, Parts};
+use janus_model::checkpoint::{Checkpoint, Fingerprint};
+use janus_model::{Error, JanusConfig, LoadOptions, Parts};
 
 use crate::args::ModelArgs;
 use crate::device::DeviceChoice;
@@ -43,4 +46,19 @@ impl Loaded {
         }
         Ok(Self { engine, device: found.id() })
     }
+}
+
+/// What tells this model from others: its folder's name, for people, and its fingerprint. Reads
+/// a sample of the weights.
+///
+/// # Errors
+/// A folder without a model.
+pub fn identity(args: &ModelArgs) -> Result<(String, Fingerprint), Failure> {
+    let checkpoint = Checkpoint::open(&args.model, &args.limits.limits())?;
+    let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
+    let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
+    // `.` has no name of its own.
+    let folder = fs::canonicalize(&args.model).unwrap_or_else(|_| args.model.clone());
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((name, fingerprint))
 }

@@ -10,6 +10,10 @@ mod convert;
 mod devices;
 mod estimate;
 mod generate;
+mod generate_again;
+mod generate_files;
+#[cfg(unix)]
+mod generate_live;
 mod help;
 mod inspect;
 mod pipe;

@@ -20,7 +20,7 @@ pub use bench::BenchArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
 pub use estimate::EstimateArgs;
-pub use generate::GenerateArgs;
+pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
 
