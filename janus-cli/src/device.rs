@@ -312,7 +312,7 @@ pub fn pin(name: &str) {
 }
 
 /// Runs something that may panic inside a driver, on any thread, without its noise.
-fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let result = catch_unwind(AssertUnwindSafe(run));

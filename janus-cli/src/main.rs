@@ -12,7 +12,9 @@ mod commands;
 mod companions;
 mod device;
 mod folder;
+mod hub;
 mod interrupt;
+mod machine;
 mod model;
 mod pictures;
 mod progress;
@@ -44,5 +46,9 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Pull(args) => commands::pull::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Completions(args) => commands::pages::completions(args),
+        Command::Man(args) => commands::pages::man(args),
     }
 }

@@ -1,11 +1,38 @@
 //! The model a command works with, on its device.
 
+use std::path::{Path, PathBuf};
+
 use janus_infer::Engine;
 use janus_model::{LoadOptions, Parts};
 
 use crate::args::ModelArgs;
 use crate::device::DeviceChoice;
-use crate::report::{self, Failure};
+use crate::hub::{Cache, Repo};
+use crate::report::{self, Exit, Failure};
+
+/// The folder that is meant by what was typed after `--model`: itself if it is there, else the
+/// model of that name in the cache. Nothing is ever downloaded here.
+///
+/// # Errors
+/// The name of a model that is not in the cache.
+pub fn resolve(typed: &Path) -> Result<PathBuf, Failure> {
+    let repo = typed.to_str().and_then(|text| text.parse::<Repo>().ok());
+    // A link that leads nowhere is a broken folder, not a name.
+    let (Some(repo), Err(_)) = (repo, std::fs::symlink_metadata(typed)) else {
+        return Ok(typed.to_owned());
+    };
+    let cache = Cache::usual();
+    if let Some(folder) = cache.as_ref().and_then(|cache| cache.find(&repo, None)) {
+        return Ok(folder);
+    }
+    let place = cache.map_or_else(String::new, |cache| format!(" {}", cache.root.display()));
+    let message = format!(
+        "{}: there is no such folder here, and no such model in the cache{place}",
+        typed.display()
+    );
+    let hint = format!("`janus pull {}` downloads a model of this name", typed.display());
+    Err(Failure::new(Exit::Missing, message).hint(hint))
+}
 
 /// A model in memory.
 pub struct Loaded {
@@ -20,6 +47,7 @@ impl Loaded {
     /// # Errors
     /// A device that cannot be used; a folder that is no whole model.
     pub fn open(args: &ModelArgs, parts: Parts) -> Result<Self, Failure> {
+        let folder = resolve(&args.model)?;
         let found = args.device.open()?;
         if args.device == DeviceChoice::Auto {
             report::note(&format!("using {} ({})", found.id(), found.name));
@@ -36,7 +64,7 @@ impl Loaded {
             limits: args.limits.limits(),
             precision: None,
         };
-        let (engine, _) = Engine::load(&args.model, &found.device, &options)?;
+        let (engine, _) = Engine::load(&folder, &found.device, &options)?;
         Ok(Self { engine, device: found.id() })
     }
 }

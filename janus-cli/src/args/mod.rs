@@ -4,9 +4,12 @@
 mod ask;
 mod convert;
 mod devices;
+mod doctor;
 mod generate;
 mod inspect;
 mod model;
+mod pages;
+mod pull;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,9 +19,12 @@ use clap::{Parser, Subcommand};
 pub use ask::AskArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
+pub use doctor::DoctorArgs;
 pub use generate::GenerateArgs;
 pub use inspect::{Against, InspectArgs};
-pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
+pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
+pub use pages::{CompletionsArgs, ManArgs};
+pub use pull::PullArgs;
 
 use crate::report;
 
@@ -51,6 +57,14 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Write a model under other tensor names or in another number format.
     Convert(ConvertArgs),
+    /// Download a model, or go on with a download.
+    Pull(PullArgs),
+    /// Say whether this machine, and a model, are fit for use.
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands.
+    Man(ManArgs),
 }
 
 impl Command {
@@ -62,6 +76,9 @@ impl Command {
             Self::Inspect(args) => args.json,
             Self::Devices(args) => args.json,
             Self::Convert(args) => args.json,
+            Self::Pull(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

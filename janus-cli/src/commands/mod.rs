@@ -3,5 +3,8 @@
 pub mod ask;
 pub mod convert;
 pub mod devices;
+pub mod doctor;
 pub mod generate;
 pub mod inspect;
+pub mod pages;
+pub mod pull;
