@@ -16,6 +16,10 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_devices", help(&["devices", "--help"]));
     assert_snapshot!("help_convert", help(&["convert", "--help"]));
     assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
+    assert_snapshot!("help_pull", help(&["pull", "--help"]));
+    assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
+    assert_snapshot!("help_completions", help(&["completions", "--help"]));
+    assert_snapshot!("help_man", help(&["man", "--help"]));
 }
 
 #[test]

@@ -5,12 +5,19 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 mod ask;
+mod bad_pictures;
 mod convert;
 mod devices;
+mod doctor;
 mod generate;
 mod help;
+mod hub;
 mod inspect;
+mod pages;
+#[path = "../common/pictures.rs"]
+mod pictures;
 mod pipe;
+mod pull;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +46,8 @@ pub fn janus(folder: &Path) -> Command {
     command.current_dir(folder);
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
-        if name.starts_with("JANUS_") || name == "COLUMNS" {
+        let hub = name.starts_with("HF_") || name.to_ascii_uppercase().ends_with("_PROXY");
+        if name.starts_with("JANUS_") || name == "COLUMNS" || hub {
             command.env_remove(&key);
         }
     }

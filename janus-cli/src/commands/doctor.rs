@@ -300,7 +300,9 @@ fn variables(problems: &mut Vec<Problem>) -> Vec<(String, Option<String>)> {
     }
     let names = known.into_iter().chain(SHARED.map(String::from));
     let all: BTreeSet<String> = names.collect();
-    let value = |name: &str| setting(name).map(|value| masked(name, &value));
+    let lower = |name: &str| setting(&name.to_ascii_lowercase());
+    let proxy = |name: &str| name.ends_with("PROXY").then(|| lower(name)).flatten();
+    let value = |name: &str| setting(name).or_else(|| proxy(name)).map(|v| masked(name, &v));
     all.into_iter()
         .map(|name| {
             let value = value(&name);

@@ -99,7 +99,9 @@ impl Patience {
         if self.failed >= self.retries || pause > LONGEST_WAIT {
             let hint = match asked {
                 Some(wait) => format!("the server asks to wait {} s", wait.as_secs()),
-                None => "the same command goes on from what has arrived".to_owned(),
+                None => "check the network, and HTTPS_PROXY where there is a proxy; the same \
+                         command goes on from what has arrived"
+                    .to_owned(),
             };
             return Err(Failure::new(Exit::Network, why).hint(hint).into());
         }
@@ -257,7 +259,7 @@ impl Client {
                 (format!("{host} refuses access to {repo} ({status})"), with_token.to_owned())
             }
             (StatusCode::NOT_FOUND, _) => (
-                format!("{host} has no {repo} of this name, revision or file ({status})"),
+                format!("{host} does not know {repo}, or a part of it ({status})"),
                 "check the name: upper and lower case matter".to_owned(),
             ),
             _ => {

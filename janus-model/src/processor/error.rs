@@ -199,7 +199,15 @@ impl ImageError {
             | Self::Read(FileError::TooLarge { .. }) => {
                 Some("make it smaller first: the model sees at most 384x384 pixels".to_owned())
             }
-            Self::Truncated { .. } => Some("the download may be incomplete".to_owned()),
+            Self::Empty | Self::Truncated { .. } => {
+                Some("the download may be incomplete".to_owned())
+            }
+            Self::Decode { .. } => {
+                Some("get it once more, or open it in another program and save it again".to_owned())
+            }
+            Self::Read(FileError::NotAFile { .. }) => {
+                Some("give the file of a picture: PNG, JPEG, WebP, GIF or BMP".to_owned())
+            }
             Self::File { source, .. } => source.hint(),
             _ => None,
         }
