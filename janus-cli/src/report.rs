@@ -194,7 +194,11 @@ fn limit_hint(error: &Error) -> Option<String> {
     };
     let flag = match error {
         CheckpointError::Limit { what: "number of tensors", .. } => "--max-tensors",
-        CheckpointError::Limit { what: "file size", .. } => "--max-index-size",
+        CheckpointError::Limit { what: "file size", path, .. }
+            if path.extension().is_some_and(|extension| extension == "json") =>
+        {
+            "--max-index-size"
+        }
         CheckpointError::Limit { what: "size of data.pkl", .. } => "--max-pickle-size",
         CheckpointError::Index {
             source: IndexError::TooMany { what: "number of tensors", .. },

@@ -461,6 +461,10 @@ fn plain_folders_are_filled_and_compared() {
     assert!(fs::read(to.join("config.json")).unwrap() == tiny().files["config.json"]);
     let whole = Ran::new(setup.command(&["inspect", "models/tiny"]));
     assert_eq!(whole.code, 0, "{whole}");
+    let offline = |to: &str| setup.pull(&["--to", to, "--offline"]);
+    assert_eq!((offline("models/tiny").code, offline("models/none").code), (0, 66));
+    let file = setup.pull(&["--to", "models/tiny/config.json"]);
+    assert_eq!(file.code, 73, "{file}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::args::{Cli, DoctorArgs};
 use crate::commands::devices::short;
 use crate::device::{self, Backend, Found};
 use crate::folder::{Component, Folder};
-use crate::hub::{Cache, client, setting};
+use crate::hub::address::printable;
+use crate::hub::{Cache, setting};
 use crate::machine::{self, Memory};
 use crate::model;
 use crate::report::{self, Failure, Verdict};
@@ -316,7 +317,7 @@ fn masked(name: &str, value: &str) -> String {
     if name == "HF_TOKEN" {
         return "(set, not shown)".to_owned();
     }
-    let value = client::printable(value);
+    let value = printable(value);
     match value.rsplit_once('@') {
         Some((secret, rest)) => {
             let scheme = secret.split_once("://").map_or("", |(scheme, _)| scheme);

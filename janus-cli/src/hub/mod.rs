@@ -10,6 +10,7 @@
 //!
 //! Only `janus pull` goes to the network. `--model` looks into the cache and nowhere else.
 
+pub mod address;
 pub mod cache;
 pub mod client;
 pub mod download;
