@@ -30,8 +30,7 @@ pub fn resolve(typed: &Path) -> Result<PathBuf, Failure> {
         "{}: there is no such folder here, and no such model in the cache{place}",
         typed.display()
     );
-    let hint = format!("`janus pull {}` downloads a model of this name", typed.display());
-    Err(Failure::new(Exit::Missing, message).hint(hint))
+    Err(Failure::new(Exit::Missing, message).hint(repo.advice()))
 }
 
 /// A model in memory.

@@ -188,6 +188,13 @@ impl TransferState {
     }
 }
 
+/// Makes room for a message where a line of progress may stand.
+pub fn clear_line() {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+}
+
 /// A job whose end cannot be foreseen: says that it runs.
 pub struct Stage {
     watched: bool,

@@ -206,15 +206,12 @@ fn m7_other_formats() {
 fn m8_every_colour_type_is_read_as_pillow_reads_it() {
     let bytes = std::fs::read(fixtures().join("images/expected.safetensors")).unwrap();
     let expected = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut seen = 0;
     for name in ["cmyk.jpg", "palette-alpha.png", "grey-16.png", "rgba.png", "bits-1.png"] {
         let view = expected.tensor(name).unwrap();
         let (height, width) = (view.shape()[0] as u32, view.shape()[1] as u32);
         let pillow = image::RgbImage::from_raw(width, height, view.data().to_vec()).unwrap();
         same_answer(&std::fs::read(fixtures().join("images").join(name)).unwrap(), pillow, &[]);
-        seen += 1;
     }
-    assert_eq!(seen, 5);
 }
 
 #[test]

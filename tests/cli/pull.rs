@@ -162,6 +162,17 @@ fn a_failed_pull_goes_on_where_it_stopped() {
     assert_eq!(setup.hub.asked_for(WEIGHTS)[1].from(), Some(2_000_000));
 }
 
+/// Waits for something that another process does.
+fn until(happened: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if happened() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("a minute is over, and nothing has happened");
+}
+
 /// Starts a pull whose weights stall, and waits until some have arrived.
 #[cfg(unix)]
 fn stalled() -> (Setup, std::process::Child) {
@@ -180,9 +191,7 @@ fn stalled() -> (Setup, std::process::Child) {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    while fs::metadata(setup.partial()).map_or(0, |found| found.len()) < 1_400_000 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until(|| fs::metadata(setup.partial()).map_or(0, |found| found.len()) >= 1_400_000);
     (setup, child)
 }
 
@@ -528,9 +537,7 @@ fn two_pulls_at_once_do_not_meet() {
     lock.lock().unwrap();
     let command = setup.command(&["pull", "test/tiny"]);
     let waiting = std::thread::spawn(move || Ran::new(command));
-    while !setup.snapshot().join("tokenizer.json").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until(|| setup.snapshot().join("tokenizer.json").exists());
     // The other process finishes.
     fs::write(setup.blob(WEIGHTS), &tiny().files[WEIGHTS]).unwrap();
     lock.unlock().unwrap();

@@ -19,6 +19,7 @@ use super::Stop;
 use super::address::{address, host, is_this_machine, join, printable, quoted, same_origin};
 use super::names::{Repo, is_hex, is_inside};
 use crate::interrupt;
+use crate::progress;
 use crate::report::{self, Exit, Failure};
 
 const MAX_REDIRECTS: usize = 10;
@@ -107,6 +108,7 @@ impl Patience {
         }
         self.failed += 1;
         let (seconds, tries) = (pause.as_secs_f32(), self.retries);
+        progress::clear_line();
         report::note(&format!("{why}; trying again in {seconds} s ({} of {tries})", self.failed));
         let end = Instant::now() + pause;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -294,6 +296,8 @@ fn read_listing(answer: Response<Body>) -> Result<Vec<u8>, Trouble> {
     }
 }
 
+const NOT_TRUSTED: &str =
+    "the server's certificate or encryption is not accepted; a proxy may be in between";
 const OTHER_ENDPOINT: &str = "check --endpoint and HF_ENDPOINT: this server does not speak as the \
                               Hugging Face hub does";
 
@@ -371,12 +375,15 @@ pub fn cut(error: &std::io::Error) -> String {
 
 fn unreachable(url: &Uri, error: &Error) -> Trouble {
     let host = host(url);
-    let message = format!("cannot reach {host}: {error}");
+    let message = match error {
+        Error::Io(error) => format!("cannot reach {host}: {error}"),
+        error => format!("cannot reach {host}: {error}"),
+    };
     let hint = match error {
         Error::HostNotFound => "check the network, and HTTPS_PROXY where there is a proxy",
-        Error::Tls(_) | Error::Rustls(_) => {
-            "the server's certificate or encryption is not accepted; a proxy may be in between"
-        }
+        // Rustls reports bad certificates as invalid data.
+        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => NOT_TRUSTED,
+        Error::Tls(_) | Error::Rustls(_) => NOT_TRUSTED,
         Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => {
             "check --endpoint, HF_ENDPOINT and HTTPS_PROXY"
         }

@@ -36,6 +36,25 @@ pub struct Repo {
 }
 
 impl Repo {
+    /// What to do about a model that is not here.
+    pub fn advice(&self) -> String {
+        let known = SHORT.iter().find(|(.., name)| self.name.eq_ignore_ascii_case(name));
+        match known {
+            Some((short, org, _)) if self.org == *org => {
+                format!("`janus pull {short}` downloads it")
+            }
+            Some((short, ..)) => {
+                format!(
+                    "give the folder of a model; `janus pull {short}` downloads the published one"
+                )
+            }
+            None => format!(
+                "give the folder of a model; if this is its name on the Hugging Face hub, \
+                 `janus pull {self}` downloads it"
+            ),
+        }
+    }
+
     /// Its folder in the cache.
     pub fn folder(&self) -> String {
         format!("models--{}--{}", self.org, self.name)
@@ -154,6 +173,17 @@ mod tests {
         {
             assert!(repo(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn advice_names_what_can_be_pulled() {
+        let advice = |text: &str| text.parse::<Repo>().map(|repo| repo.advice());
+        let downloads = "`janus pull janus-pro-7b` downloads it";
+        assert_eq!(advice("janus-pro-7b"), Ok(downloads.into()));
+        let folder = advice("models/Janus-Pro-7B").unwrap_or_default();
+        assert!(folder.ends_with("`janus pull janus-pro-7b` downloads the published one"));
+        let other = advice("me/mine").unwrap_or_default();
+        assert!(other.contains("`janus pull me/mine`"), "{other}");
     }
 
     #[test]
