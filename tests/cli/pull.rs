@@ -158,6 +158,9 @@ fn a_failed_pull_goes_on_where_it_stopped() {
     assert_snapshot!("pull_cut", setup.shown(&ran));
     assert_eq!(fs::metadata(setup.partial()).unwrap().len(), 2_000_000);
     assert!(!setup.model().join("refs/main").exists(), "half a model has no name");
+    let inspected = Ran::new(setup.command(&["inspect", "test/tiny"]));
+    assert_eq!(inspected.code, 66, "{inspected}");
+    assert!(inspected.stderr.contains("`janus pull test/tiny` downloads it"), "{inspected}");
     setup.assert_whole(&setup.pull(&[]));
     assert_eq!(setup.hub.asked_for(WEIGHTS)[1].from(), Some(2_000_000));
 }
@@ -407,6 +410,14 @@ fn listings_that_make_no_sense_are_refused() {
         let ran = setup.pull(&[]);
         assert_eq!(ran.code, 69, "{ran}");
     }
+    let unnamed = Setup::new(hub(|_| {
+        let mut listing = tiny().listing();
+        for file in listing["siblings"].as_array_mut().unwrap() {
+            *file = serde_json::json!({"rfilename": file["rfilename"]});
+        }
+        Some(Reply::new(200, listing.to_string()))
+    }));
+    assert_snapshot!("pull_no_hashes", unnamed.shown(&unnamed.pull(&[])));
     let page = Setup::new(hub(|_| Some(Reply::new(200, "<html>Please log in</html>"))));
     assert_snapshot!("pull_html", page.shown(&page.pull(&[])));
 }
@@ -561,4 +572,25 @@ fn names_that_are_none_are_refused() {
     let ran = setup.pull(&["--revision", "../main"]);
     assert_eq!(ran.code, 2, "{ran}");
     assert_eq!(setup.hub.log().len(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_what_has_arrived() {
+    let setup = Setup::new(hub(|_| None));
+    // The unit differs between shells: 512 or 1024 bytes.
+    let script = "trap '' XFSZ; ulimit -f 2000; exec \"$JANUS\" pull test/tiny";
+    let mut command = assert_cmd::Command::new("sh");
+    command.args(["-c", script]).current_dir(setup.home.path());
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(name);
+    }
+    command.env("JANUS", env!("CARGO_BIN_EXE_janus")).env("NO_COLOR", "1");
+    command.env("HF_HOME", setup.home.path()).env("HF_ENDPOINT", &setup.hub.url);
+    let ran = Ran::new(command);
+    let hash = setup.blob(WEIGHTS).file_name().unwrap().to_str().unwrap().to_owned();
+    assert_snapshot!("pull_disk_full", setup.shown(&ran).replace(&hash, "HASH"));
+    assert!(fs::metadata(setup.partial()).unwrap().len() >= 1_000_000);
+    setup.assert_whole(&setup.pull(&[]));
+    assert!(setup.hub.asked_for(WEIGHTS)[1].from() >= Some(1_000_000));
 }

@@ -53,6 +53,7 @@ impl Cache {
         };
         let folder = match (commit, revision) {
             (Some(commit), _) => snapshots.join(commit),
+            (None, None) if is_unfinished(&model.join("blobs")) => return None,
             (None, None) => only_folder(&snapshots)?,
             (None, Some(_)) => return None,
         };
@@ -148,6 +149,12 @@ fn read_commit(path: &Path) -> Option<String> {
     let text = small.then(|| fs::read_to_string(path).ok()).flatten()?;
     let commit = text.trim();
     is_hex(commit, 40).then(|| commit.to_owned())
+}
+
+/// Whether a download of this model was broken off.
+fn is_unfinished(blobs: &Path) -> bool {
+    let partial = |name: OsString| name.to_string_lossy().ends_with(".incomplete");
+    fs::read_dir(blobs).is_ok_and(|list| list.flatten().any(|entry| partial(entry.file_name())))
 }
 
 fn only_folder(snapshots: &Path) -> Option<PathBuf> {

@@ -8,6 +8,7 @@
 //! Redirects are followed here, not by the HTTP library: the token goes to the endpoint and to no
 //! other host, and an encrypted connection never continues in the clear.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -333,10 +334,10 @@ fn parse(text: &[u8], repo: &Repo) -> Result<Listing, Failure> {
     if !is_hex(&info.sha, 40) {
         return Err(bad(format!("{:?} is no commit", printable(&info.sha))));
     }
-    let mut files: Vec<RemoteFile> = Vec::new();
+    let (mut files, mut names) = (Vec::new(), HashSet::new());
     for sibling in info.siblings {
         let name = sibling.rfilename;
-        if !is_inside(&name) || files.iter().any(|file| file.name == name) {
+        if !is_inside(&name) || !names.insert(name.clone()) {
             return Err(bad(format!("it lists a file called {:?}", printable(&name))));
         }
         let known = match (sibling.lfs, sibling.size, sibling.blob_id) {
@@ -350,6 +351,9 @@ fn parse(text: &[u8], repo: &Repo) -> Result<Listing, Failure> {
             }
             files.push(RemoteFile { name, bytes, hash });
         }
+    }
+    if files.is_empty() && !names.is_empty() {
+        return Err(bad("it states no sizes and hashes".to_owned()));
     }
     Ok(Listing { commit: info.sha, files })
 }

@@ -14,7 +14,7 @@ use super::cache::Place;
 use super::client::{Client, RemoteFile, Trouble, cut};
 use super::{Repo, Stop};
 use crate::interrupt;
-use crate::progress::Transfer;
+use crate::progress::{Stage, Transfer};
 use crate::report::{self, Exit, Failure};
 
 const BUFFER: usize = 1 << 18;
@@ -96,7 +96,7 @@ fn feed(source: &mut File, hasher: &mut Hasher, path: &Path) -> Result<u64, Stop
     }
 }
 
-/// Brings a file to its place, unless it is there; says whether it had to be fetched.
+/// Brings a file to its place, unless another process has just done so.
 ///
 /// # Errors
 /// The server has it not, or has another; the disk is full; somebody interrupts. What has arrived
@@ -169,6 +169,17 @@ fn damaged(file: &RemoteFile, hash: &str) -> Failure {
         .hint("what arrived was deleted; try again, or another --endpoint")
 }
 
+/// On a full disk, too, what has arrived is of use.
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::io(path, "write", error);
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => {
+            failure.hint("make room, and the same command goes on from what has arrived")
+        }
+        _ => failure,
+    }
+}
+
 fn cannot_create(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::StorageFull => Failure::io(path, "create", error),
@@ -239,7 +250,10 @@ impl<'a> Partial<'a> {
         if length > file.bytes {
             out.set_len(0).map_err(|error| Failure::io(path, "write", &error))?;
         }
-        let have = feed(&mut out, &mut hasher, path)?;
+        let stage = Stage::new(&format!("checking what is here of {}", file.name));
+        let have = feed(&mut out, &mut hasher, path);
+        stage.finish();
+        let have = have?;
         Ok(Self { file, path, out, hasher, have, restarted: false })
     }
 
@@ -289,7 +303,7 @@ impl<'a> Partial<'a> {
             // More than was promised cannot be right, and is not kept: the hash will tell.
             let wanted = (self.file.bytes - self.have).min(count as u64) as usize;
             let bytes = &buffer[..wanted];
-            self.out.write_all(bytes).map_err(|error| Failure::io(self.path, "write", &error))?;
+            self.out.write_all(bytes).map_err(|error| cannot_write(self.path, &error))?;
             self.hasher.update(bytes);
             self.have += wanted as u64;
             progress.add(wanted as u64);
