@@ -16,7 +16,7 @@ use janus_model::capacity::{device_memory, largest_tensor};
 use janus_model::precision::{Family, Precision};
 use janus_model::tables::table_bytes;
 
-use crate::process;
+use crate::machine::Memory;
 use crate::report::{Exit, Failure};
 
 /// A way to reach devices.
@@ -169,7 +169,7 @@ impl Found {
     /// Bytes of memory that a model may take here, where that is known.
     pub fn memory(&self) -> Option<u64> {
         match self.backend {
-            Backend::Cpu | Backend::NdArray => Some(process::available()),
+            Backend::Cpu | Backend::NdArray => Some(Memory::now().available),
             _ => device_memory(&self.device),
         }
     }
@@ -333,7 +333,7 @@ pub fn pin(name: &str) {
 }
 
 /// Runs something that may panic inside a driver, on any thread, without its noise.
-fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let result = catch_unwind(AssertUnwindSafe(run));

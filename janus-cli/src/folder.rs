@@ -42,6 +42,13 @@ impl Folder {
         Ok(Self { checkpoint, config, dialect, canonical, mismatch })
     }
 
+    /// How many tensors that the configuration asks for are missing below these names.
+    pub fn lacks(&self, parts: &[&str]) -> usize {
+        let below = |name: &str| parts.contains(&name.split('.').next().unwrap_or(name));
+        let missing = self.mismatch.iter().flat_map(|mismatch| &mismatch.missing);
+        missing.filter(|(name, _)| below(name)).count()
+    }
+
     /// What the differences suggest, if there are any.
     pub fn hint(&self) -> Option<String> {
         self.mismatch.as_ref()?.hint()

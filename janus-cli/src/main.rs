@@ -13,7 +13,9 @@ mod companions;
 mod device;
 mod folder;
 mod formats;
+mod hub;
 mod interrupt;
+mod machine;
 mod metadata;
 mod model;
 mod pictures;
@@ -51,5 +53,9 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Convert(args) => commands::convert::run(args),
         Command::Estimate(args) => commands::estimate::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Pull(args) => commands::pull::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Completions(args) => commands::pages::completions(args),
+        Command::Man(args) => commands::pages::man(args),
     }
 }

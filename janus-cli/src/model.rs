@@ -1,20 +1,53 @@
 //! The model a command works with, on its device.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use janus_infer::Engine;
+use janus_infer::memory::{Place, Workload, forecast, pictures_at_once};
+use janus_infer::{Engine, Guidance};
+use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
-use janus_model::{Error, JanusConfig, LoadOptions, Parts};
+use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
 
 use crate::args::ModelArgs;
 use crate::device::DeviceChoice;
-use crate::report::{self, Failure};
+use crate::hub::{Cache, Repo};
+use crate::report::{self, Exit, Failure};
+use crate::units::size;
+
+/// The folder that is meant by what was typed after `--model`: itself if it is there, else the
+/// model of that name in the cache. Nothing is ever downloaded here.
+///
+/// # Errors
+/// The name of a model that is not in the cache.
+pub fn resolve(typed: &Path) -> Result<PathBuf, Failure> {
+    let repo = typed.to_str().and_then(|text| text.parse::<Repo>().ok());
+    // A link that leads nowhere is a broken folder, not a name.
+    let (Some(repo), Err(_)) = (repo, std::fs::symlink_metadata(typed)) else {
+        return Ok(typed.to_owned());
+    };
+    let cache = Cache::usual();
+    if let Some(folder) = cache.as_ref().and_then(|cache| cache.find(&repo, None)) {
+        return Ok(folder);
+    }
+    let place = cache.map_or_else(String::new, |cache| format!(" {}", cache.root.display()));
+    let message = format!(
+        "{}: there is no such folder here, and no such model in the cache{place}",
+        typed.display()
+    );
+    Err(Failure::new(Exit::Missing, message).hint(repo.advice()))
+}
 
 /// A model in memory.
 pub struct Loaded {
     pub engine: Engine,
     /// What to type after `--device` to get the same one.
     pub device: String,
+    place: Place,
+    /// Bytes that could be had before anything was loaded, where that is known.
+    memory: Option<u64>,
+    /// Bytes of the largest tensor, where there is such a limit.
+    tensor: Option<u64>,
 }
 
 impl Loaded {
@@ -23,6 +56,7 @@ impl Loaded {
     /// # Errors
     /// A device that cannot be used; a folder that is no whole model.
     pub fn open(args: &ModelArgs, parts: Parts) -> Result<Self, Failure> {
+        let folder = resolve(&args.model)?;
         let found = args.device.open()?;
         if args.device == DeviceChoice::Auto {
             report::note(&format!("using {} ({})", found.id(), found.name));
@@ -39,14 +73,44 @@ impl Loaded {
             limits: args.limits.limits(),
             ..LoadOptions::default()
         };
-        let (engine, loaded) = Engine::load(&args.model, &found.device, &options)?;
+        let memory = found.memory();
+        let (engine, loaded) = Engine::load(&folder, &found.device, &options)?;
         if loaded.tables_on_host {
             let why = "the text tables stay with the processor: this device cannot bind them";
             report::note(why);
         }
-        Ok(Self { engine, device: found.id() })
+        let place = Place {
+            family: Family::of(&found.device),
+            precision: engine.janus().precision(),
+            file: loaded.file,
+            tables_on_host: loaded.tables_on_host,
+        };
+        let tensor = largest_tensor(&found.device);
+        Ok(Self { engine, device: found.id(), place, memory, tensor })
+    }
+
+    /// How many of `wanted` pictures to draw together: as many as fit, up to [`MOST_AT_ONCE`].
+    /// Says so where not even one is expected to fit.
+    pub fn pictures_at_once(&self, prompt: usize, guidance: Guidance, wanted: usize) -> usize {
+        let config = self.engine.janus().config();
+        let bounds = (self.memory, self.tensor);
+        let wanted = wanted.min(MOST_AT_ONCE);
+        let count = pictures_at_once(config, &self.place, (prompt, guidance), wanted, bounds);
+        let work = Workload::drawing(config, prompt, count, guidance);
+        let needed = forecast(config, &self.place, &work).total();
+        if let Some(memory) = self.memory.filter(|memory| needed > *memory) {
+            let (needed, memory) = (size(needed), size(memory));
+            report::note(&format!(
+                "this takes about {needed} of memory, and {memory} can be had: it may be slow, or \
+                 fail; `janus estimate` shows what would fit"
+            ));
+        }
+        count
     }
 }
+
+/// Beyond this, drawing more pictures together gains little and shows the first one late.
+const MOST_AT_ONCE: usize = 16;
 
 /// What tells this model from others: its folder's name, for people, and its fingerprint. Reads
 /// a sample of the weights.
@@ -54,11 +118,16 @@ impl Loaded {
 /// # Errors
 /// A folder without a model.
 pub fn identity(args: &ModelArgs) -> Result<(String, Fingerprint), Failure> {
-    let checkpoint = Checkpoint::open(&args.model, &args.limits.limits())?;
+    let found = resolve(&args.model)?;
+    let checkpoint = Checkpoint::open(&found, &args.limits.limits())?;
     let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
     let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
+    if found != args.model {
+        // In the cache it lies under a name that says nothing.
+        return Ok((args.model.to_string_lossy().into_owned(), fingerprint));
+    }
     // `.` has no name of its own.
-    let folder = fs::canonicalize(&args.model).unwrap_or_else(|_| args.model.clone());
+    let folder = fs::canonicalize(&found).unwrap_or(found);
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok((name, fingerprint))
 }

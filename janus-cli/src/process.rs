@@ -1,4 +1,4 @@
-//! What the operating system knows of this process and its machine.
+//! What the operating system knows of this process.
 
 /// Memory of this process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,18 +22,4 @@ pub fn memory() -> Option<Memory> {
 /// Lets the peak start again from what is resident now, where the system can (Linux).
 pub fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-/// Threads that the processor's work is spread over.
-pub fn threads() -> usize {
-    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
-    let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    wanted.filter(|n| *n > 0).unwrap_or_else(all)
-}
-
-/// Memory of the machine that programs can still get, in bytes.
-pub fn available() -> u64 {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    system.available_memory()
 }

@@ -1,5 +1,6 @@
 //! A line on stderr that says how far a long job is, silent when nobody watches.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -111,6 +112,89 @@ impl Steps {
     }
 }
 
+/// Bytes of several files on their way here.
+pub struct Transfer {
+    state: RefCell<TransferState>,
+    watched: bool,
+}
+
+struct TransferState {
+    label: String,
+    /// Of all files, what was here before included.
+    done: u64,
+    total: u64,
+    /// Since the start.
+    received: u64,
+    start: Instant,
+    shown: Option<Instant>,
+}
+
+impl Transfer {
+    /// For `total` bytes.
+    pub fn new(total: u64) -> Self {
+        let (label, start) = (String::new(), Instant::now());
+        let state = TransferState { label, done: 0, total, received: 0, start, shown: None };
+        Self { state: RefCell::new(state), watched: io::stderr().is_terminal() }
+    }
+
+    /// Begins with file `at` of `count`.
+    pub fn file(&self, name: &str, at: usize, count: usize) {
+        self.state.borrow_mut().label = format!("{name} ({at} of {count})");
+    }
+
+    /// Bytes that were here before.
+    pub fn skip(&self, bytes: u64) {
+        self.state.borrow_mut().done += bytes;
+    }
+
+    /// Bytes that have to come again.
+    pub fn back(&self, bytes: u64) {
+        let mut state = self.state.borrow_mut();
+        state.done = state.done.saturating_sub(bytes);
+    }
+
+    /// Bytes that arrived.
+    pub fn add(&self, bytes: u64) {
+        let mut state = self.state.borrow_mut();
+        (state.done, state.received) = (state.done + bytes, state.received + bytes);
+        let now = Instant::now();
+        if !self.watched || state.shown.is_some_and(|shown| now - shown < INTERVAL) {
+            return;
+        }
+        state.shown = Some(now);
+        let line = state.line(now - state.start);
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    }
+
+    /// Bytes that have arrived since the start.
+    pub fn received(&self) -> u64 {
+        self.state.borrow().received
+    }
+
+    /// Removes the line, until more arrives.
+    pub fn hide(&self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl TransferState {
+    fn line(&self, elapsed: Duration) -> String {
+        let rate = self.received as f64 / elapsed.as_secs_f64().max(1e-3);
+        let left = self.total.saturating_sub(self.done) as f64 / rate.max(1.0);
+        let (done, total, rate) = (size(self.done), size(self.total), size(rate as u64));
+        format!("{}: {done} of {total}, {rate}/s, {left:.0} s left", self.label)
+    }
+}
+
+/// Makes room for a message where a line of progress may stand.
+pub fn clear_line() {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+}
+
 /// A job whose end cannot be foreseen: says that it runs.
 pub struct Stage {
     watched: bool,
@@ -150,5 +234,17 @@ mod tests {
         let text = line(1_000_000_000, 4_000_000_000, Duration::from_secs(2));
         assert_eq!(text, "writing 1.00 GB of 4.00 GB, 500.00 MB/s, 6 s left");
         assert!(line(0, 0, Duration::ZERO).ends_with("0 s left"));
+    }
+
+    #[test]
+    fn what_was_here_before_does_not_count_as_speed() {
+        let transfer = Transfer::new(4_000_000_000);
+        transfer.file("model.bin", 2, 3);
+        transfer.skip(2_000_000_000);
+        transfer.add(1_000_000_000);
+        let text = transfer.state.borrow().line(Duration::from_secs(2));
+        assert_eq!(text, "model.bin (2 of 3): 3.00 GB of 4.00 GB, 500.00 MB/s, 2 s left");
+        transfer.back(3_000_000_000);
+        assert_eq!((transfer.state.borrow().done, transfer.received()), (0, 1_000_000_000));
     }
 }

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use janus_infer::InferError;
-use janus_model::checkpoint::{CheckpointError, HeaderError};
+use janus_model::checkpoint::{CheckpointError, HeaderError, IndexError};
 use janus_model::config::ConfigError;
-use janus_model::processor::ProcessorError;
+use janus_model::processor::{FileError, ImageError, ImageLimit, ProcessorError};
 use janus_model::{Error, ErrorKind};
 use serde_json::json;
 
@@ -117,6 +117,13 @@ impl Failure {
         }
     }
 
+    /// What it says and what it advises, each on one line.
+    pub fn parts(&self) -> (String, String) {
+        let message =
+            self.causes.iter().fold(self.message.clone(), |text, cause| text + ": " + cause);
+        (message, self.hint.clone().unwrap_or_default())
+    }
+
     /// Whether nobody reads stdout any more, which is not a failure.
     pub fn is_closed_pipe(&self) -> bool {
         self.exit == Exit::Ok
@@ -145,10 +152,7 @@ impl Failure {
     }
 
     fn json(&self) -> String {
-        let mut message = self.message.clone();
-        for cause in &self.causes {
-            let _ = write!(message, ": {cause}");
-        }
+        let (message, _) = self.parts();
         let code = self.exit as u8;
         format!("{}\n", json!({"error": {"message": message, "hint": self.hint, "code": code}}))
     }
@@ -183,9 +187,23 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
 
 /// The flag that raises a limit, where a file met one.
 fn limit_hint(error: &Error) -> Option<String> {
-    let Error::Checkpoint(error) = error else { return None };
+    let error = match error {
+        Error::Checkpoint(error) => error,
+        Error::Processor(ProcessorError::Image(error)) => return picture_hint(error),
+        _ => return None,
+    };
     let flag = match error {
         CheckpointError::Limit { what: "number of tensors", .. } => "--max-tensors",
+        CheckpointError::Limit { what: "file size", path, .. }
+            if path.extension().is_some_and(|extension| extension == "json") =>
+        {
+            "--max-index-size"
+        }
+        CheckpointError::Limit { what: "size of data.pkl", .. } => "--max-pickle-size",
+        CheckpointError::Index {
+            source: IndexError::TooMany { what: "number of tensors", .. },
+            ..
+        } => "--max-tensors",
         CheckpointError::Header { source, .. } => match source {
             HeaderError::HeaderTooLarge { .. } => "--max-header-size",
             HeaderError::TooManyTensors { .. } => "--max-tensors",
@@ -195,6 +213,25 @@ fn limit_hint(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(format!("no Janus needs so much; if you trust the file, raise {flag}"))
+}
+
+/// The flag that raises a limit, where a picture met one.
+fn picture_hint(error: &ImageError) -> Option<String> {
+    let flag = match error {
+        ImageError::File { source, .. } => return picture_hint(source),
+        ImageError::TooManyBytes { .. } | ImageError::Read(FileError::TooLarge { .. }) => {
+            "--max-image-size"
+        }
+        ImageError::TooLarge { which, .. } => match which {
+            ImageLimit::Side => "--max-image-side",
+            ImageLimit::Pixels => "--max-image-pixels",
+            ImageLimit::Ratio => "--max-image-ratio",
+            ImageLimit::Memory => "--max-image-memory",
+        },
+        _ => return None,
+    };
+    let advice = error.hint()?;
+    Some(format!("{advice}; if you trust the file, raise {flag}"))
 }
 
 impl From<Error> for Failure {
@@ -263,6 +300,14 @@ pub fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
 pub fn note(text: &str) {
     let style = Style::stderr();
     let _ = writeln!(io::stderr(), "{} {text}", style.cyan("note:"));
+}
+
+/// Tells something that is wrong without ending the command.
+pub fn problem(what: &str, hint: &str) {
+    let failure = Failure::new(Exit::No, what);
+    let failure = if hint.is_empty() { failure } else { failure.hint(hint) };
+    let text = failure.text(&Style::stderr());
+    let _ = io::stderr().write_all(text.replacen("error:", "problem:", 1).as_bytes());
 }
 
 /// Shows what clap found wrong, or the help that was asked for.

@@ -44,6 +44,8 @@ pub struct LoadReport {
     pub dialect: Dialect,
     /// Tensors put into the model.
     pub tensors: usize,
+    /// Format that most values of the files are in.
+    pub file: DType,
     /// Tensors left out, each with the reason.
     pub dropped: Vec<Dropped>,
     /// Whether the text tables stay with the processor; see [`crate::tables`].
@@ -84,7 +86,7 @@ impl Janus {
         };
         fill(&mut model, tensors, dtype_of, &checkpoint.dir)?;
         let dir = checkpoint.dir;
-        let report = LoadReport { dir, dialect, tensors: count, dropped, tables_on_host };
+        let report = LoadReport { dir, dialect, tensors: count, file, dropped, tables_on_host };
         Ok((model, report))
     }
 

@@ -7,5 +7,7 @@ mod config_words;
 mod images;
 mod index;
 mod pickle;
+#[path = "../common/pictures.rs"]
+mod pictures;
 mod tokenizer;
 mod weights;

@@ -18,6 +18,10 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_bench", help(&["bench", "--help"]));
     assert_snapshot!("help_estimate", help(&["estimate", "--help"]));
     assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
+    assert_snapshot!("help_pull", help(&["pull", "--help"]));
+    assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
+    assert_snapshot!("help_completions", help(&["completions", "--help"]));
+    assert_snapshot!("help_man", help(&["man", "--help"]));
 }
 
 #[test]

@@ -220,6 +220,17 @@ fn limits_can_be_set_by_flag_and_environment() {
     command.args(["inspect", "tiny-pro/hf"]).env("JANUS_MAX_HEADER_SIZE", "1KB");
     let ran = crate::Ran::new(command);
     assert_eq!(ran.code, 65, "{ran}");
+    for (folder, flag) in [
+        ("tiny-odd/hf", "--max-index-size"),
+        ("tiny-odd/hf", "--max-tensors"),
+        ("tiny-pro/hf", "--max-name-bytes"),
+        ("tiny-pro/hf", "--max-header-size"),
+        ("tiny-odd/original-bin", "--max-pickle-size"),
+    ] {
+        let ran = run(&fixtures(), &["inspect", folder, flag, "10"]);
+        assert_eq!(ran.code, 65, "{ran}");
+        assert!(ran.stderr.ends_with(&format!("raise {flag}\n")), "{ran}");
+    }
 }
 
 /// bad-inputs C5.

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 mod ask;
+mod bad_pictures;
 mod bench;
 mod convert;
 mod devices;
+mod doctor;
 mod estimate;
 mod generate;
 mod generate_again;
@@ -15,8 +17,13 @@ mod generate_files;
 #[cfg(unix)]
 mod generate_live;
 mod help;
+mod hub;
 mod inspect;
+mod pages;
+#[path = "../common/pictures.rs"]
+mod pictures;
 mod pipe;
+mod pull;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,7 +52,8 @@ pub fn janus(folder: &Path) -> Command {
     command.current_dir(folder);
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
-        if name.starts_with("JANUS_") || name == "COLUMNS" {
+        let hub = name.starts_with("HF_") || name.to_ascii_uppercase().ends_with("_PROXY");
+        if name.starts_with("JANUS_") || name == "COLUMNS" || hub {
             command.env_remove(&key);
         }
     }

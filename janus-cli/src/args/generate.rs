@@ -58,9 +58,10 @@ pub struct GenerateArgs {
     /// Index of the first picture: draws the rest of a series with the same seed.
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     pub first: u32,
-    /// Pictures drawn together: more is faster and takes more memory.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    pub at_once: u16,
+    /// Pictures drawn together, which is faster and takes more memory [default: as many as fit, up
+    /// to 16].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub at_once: Option<u16>,
     /// How strongly the prompt is followed; 1 is not at all, and twice as fast.
     #[arg(long, value_name = "WEIGHT", default_value_t = 5.0, allow_negative_numbers = true)]
     pub cfg: f32,

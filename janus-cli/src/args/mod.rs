@@ -5,10 +5,13 @@ mod ask;
 mod bench;
 mod convert;
 mod devices;
+mod doctor;
 mod estimate;
 mod generate;
 mod inspect;
 mod model;
+mod pages;
+mod pull;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,10 +22,13 @@ pub use ask::AskArgs;
 pub use bench::BenchArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
+pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
 pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
-pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
+pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
+pub use pages::{CompletionsArgs, ManArgs};
+pub use pull::PullArgs;
 
 use crate::report;
 
@@ -59,6 +65,14 @@ pub enum Command {
     Estimate(EstimateArgs),
     /// Measure how fast a model runs here, stage by stage.
     Bench(BenchArgs),
+    /// Download a model, or go on with a download.
+    Pull(PullArgs),
+    /// Say whether this machine, and a model, are fit for use.
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands.
+    Man(ManArgs),
 }
 
 impl Command {
@@ -72,6 +86,9 @@ impl Command {
             Self::Convert(args) => args.json,
             Self::Estimate(args) => args.json,
             Self::Bench(args) => args.json,
+            Self::Pull(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::units::{self, WeightType};
 /// Which model, on what.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// Model folder, or Hugging Face cache folder.
-    #[arg(short, long, value_name = "DIR", env = "JANUS_MODEL", hide_env_values = true)]
+    /// Model folder, or the name of a model in the Hugging Face cache (see `janus pull`).
+    #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true)]
     pub model: PathBuf,
     /// auto, cpu, cuda[:N], vulkan[:N], metal[:N], webgpu[:N] or ndarray.
     #[arg(
@@ -81,6 +81,13 @@ pub struct ImageArgs {
     /// Take pictures as stored, without turning them upright by their EXIF orientation.
     #[arg(long)]
     pub raw_orientation: bool,
+    #[command(flatten)]
+    pub limits: ImageLimitArgs,
+}
+
+/// How much of what a picture file claims about itself is believed.
+#[derive(Debug, Default, Args)]
+pub struct ImageLimitArgs {
     /// Bytes of a picture file.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, env = "JANUS_MAX_IMAGE_SIZE", hide_env_values = true, hide_short_help = true,
         help_heading = PICTURE_LIMITS)]
@@ -121,7 +128,7 @@ pub struct ImageArgs {
     max_image_memory: Option<u64>,
 }
 
-impl ImageArgs {
+impl ImageLimitArgs {
     /// The library's limits, with what was given replaced.
     pub fn limits(&self) -> ImageLimits {
         let base = ImageLimits::default();
@@ -132,6 +139,25 @@ impl ImageArgs {
             max_ratio: self.max_image_ratio.unwrap_or(base.max_ratio),
             max_decoder_bytes: self.max_image_memory.unwrap_or(base.max_decoder_bytes),
         }
+    }
+
+    /// What is in force, by flag.
+    pub fn table(&self) -> [(&'static str, u64); 5] {
+        let limits = self.limits();
+        [
+            ("max-image-size", limits.max_bytes),
+            ("max-image-pixels", limits.max_pixels),
+            ("max-image-side", limits.max_side),
+            ("max-image-ratio", limits.max_ratio),
+            ("max-image-memory", limits.max_decoder_bytes),
+        ]
+    }
+}
+
+impl ImageArgs {
+    /// The library's limits, with what was given replaced.
+    pub fn limits(&self) -> ImageLimits {
+        self.limits.limits()
     }
 
     /// Upright, unless asked otherwise.
@@ -192,5 +218,17 @@ impl LimitArgs {
             pickle_bytes: self.max_pickle_size.unwrap_or(base.pickle_bytes),
             ..base
         }
+    }
+
+    /// What is in force, by flag.
+    pub fn table(&self) -> [(&'static str, u64); 5] {
+        let limits = self.limits();
+        [
+            ("max-header-size", limits.header_bytes),
+            ("max-tensors", limits.tensors as u64),
+            ("max-name-bytes", limits.name_bytes as u64),
+            ("max-index-size", limits.json_bytes),
+            ("max-pickle-size", limits.pickle_bytes),
+        ]
     }
 }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::args::BenchArgs;
 use crate::model::Loaded;
-use crate::process;
 use crate::progress::Stage as Line;
 use crate::report::{self, Failure, Verdict};
 use crate::units::size;
+use crate::{machine, process};
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
@@ -216,7 +216,7 @@ impl Bench<'_> {
         let peak = stages.iter().filter_map(|stage| stage.peak).max();
         json!({
             "device": device, "dtype": name(self.janus.precision().weights),
-            "compute": name(self.janus.precision().compute), "threads": process::threads(),
+            "compute": name(self.janus.precision().compute), "threads": machine::threads(),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
             "stages": list, "peak_resident_bytes": peak,
             "private_bytes": process::memory().map(|memory| memory.private),
@@ -230,7 +230,7 @@ impl Bench<'_> {
             loaded.device,
             name(precision.weights),
             name(precision.compute),
-            process::threads()
+            machine::threads()
         );
         for stage in stages {
             let (label, seconds) = (self.label(stage), time(stage.seconds()));

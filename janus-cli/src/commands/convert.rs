@@ -18,14 +18,16 @@ use serde_json::json;
 use crate::args::{ConvertArgs, Names};
 use crate::companions::Companions;
 use crate::folder::Folder;
+use crate::model;
 use crate::progress::Progress;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::{count, plural, size, torch_name};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
-    let target = Target::check(&args.src, &args.dst, args.force)?;
-    let folder = Folder::open(&args.src, &args.limits.limits())?;
+    let src = model::resolve(&args.src)?;
+    let target = Target::check(&src, &args.dst, args.force)?;
+    let folder = Folder::open(&src, &args.limits.limits())?;
     if let Some(mismatch) = folder.mismatch.clone() {
         let failure = Failure::from(CheckpointError::Mismatch(mismatch));
         return Err(folder.hint().into_iter().fold(failure, Failure::hint));

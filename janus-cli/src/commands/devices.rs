@@ -83,7 +83,7 @@ fn row(found: &Found, auto: bool) -> String {
 }
 
 /// `f32`, `bf16`, `f16`.
-fn short(dtype: DType) -> &'static str {
+pub fn short(dtype: DType) -> &'static str {
     match torch_name(dtype) {
         "bfloat16" => "bf16",
         "float16" => "f16",

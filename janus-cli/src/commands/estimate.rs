@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::EstimateArgs;
 use crate::device::{self, Backend, Found};
 use crate::folder::Folder;
+use crate::model;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::{size, torch_name};
 
@@ -18,7 +19,7 @@ use crate::units::{size, torch_name};
 pub fn run(args: &EstimateArgs) -> Result<Verdict, Failure> {
     let guidance = Guidance { weight: args.cfg };
     guidance.validate()?;
-    let (config, file) = model(args)?;
+    let (config, file) = sizes(args)?;
     let mut plans = Vec::new();
     for found in devices(args)? {
         let asked = args.dtype.map(|wish| wish.dtype());
@@ -41,14 +42,14 @@ pub fn run(args: &EstimateArgs) -> Result<Verdict, Failure> {
 }
 
 /// Sizes, and the format of the files; published models are in bf16.
-fn model(args: &EstimateArgs) -> Result<(JanusConfig, DType), Failure> {
+fn sizes(args: &EstimateArgs) -> Result<(JanusConfig, DType), Failure> {
     if !args.model.exists() {
         let name = args.model.to_string_lossy().to_ascii_lowercase();
         if let Some(config) = JanusConfig::preset(&name) {
             return Ok((config, DType::BF16));
         }
     }
-    let folder = Folder::open(&args.model, &Limits::default())?;
+    let folder = Folder::open(&model::resolve(&args.model)?, &Limits::default())?;
     Ok((folder.config, main_dtype(&folder.canonical.tensors)))
 }
 

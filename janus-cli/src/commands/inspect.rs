@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::args::{Against, InspectArgs};
 use crate::device;
 use crate::folder::{Component, Folder, components, elements};
+use crate::model;
 use crate::report::{self, Failure, Verdict};
 use crate::units::{count, plural, size};
 
@@ -29,7 +30,7 @@ pub fn run(args: &InspectArgs) -> Result<Verdict, Failure> {
             return architecture(&name, &config, args.json);
         }
     }
-    let folder = Folder::open(&args.model, &args.limits.limits())?;
+    let folder = Folder::open(&model::resolve(&args.model)?, &args.limits.limits())?;
     let findings = Findings::new(&folder, args.against)?;
     if args.json {
         report::print_json(&as_json(args, &folder, &findings))?;

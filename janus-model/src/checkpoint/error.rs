@@ -259,7 +259,7 @@ impl CheckpointError {
             }
             Self::NotWeights { found: Impostor::LfsPointer, .. } => {
                 "this is a Git LFS pointer: run `git lfs pull` in that folder, or download the \
-                 file again"
+                 model with `janus pull`"
             }
             Self::NotWeights { found: Impostor::Html, .. } => {
                 "the download saved a web page instead of the file; download the file again"
@@ -277,7 +277,8 @@ impl CheckpointError {
             Self::LinkLeaves { .. } => "copy the file into the model folder",
             Self::Pickle { source, .. } => source.hint(),
             Self::Index { source, .. } if source.is_missing_shard() => {
-                "the download is incomplete: download the missing file into that folder"
+                "the download is incomplete: `janus pull` goes on with it, or download the \
+                 missing file into that folder"
             }
             Self::Locked { .. } => "wait until the other process has finished",
             Self::Mismatch(mismatch) => return mismatch.hint(),

@@ -118,7 +118,25 @@ impl Mismatch {
         if only_shapes && !self.shape.is_empty() && self.shape.iter().all(same_rank) {
             return Some("the weights belong to a Janus of another size than config.json".into());
         }
-        (!self.missing.is_empty()).then(|| "these files do not hold a whole Janus model".into())
+        let what = self.missing_half().unwrap_or("these files do not hold a whole Janus model");
+        (!self.missing.is_empty()).then(|| what.into())
+    }
+
+    /// What can still be done where only one half of the model is incomplete.
+    fn missing_half(&self) -> Option<&'static str> {
+        let within = |parts: &[&str]| {
+            let part = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+            self.missing.iter().all(|(name, _)| parts.contains(&part(name).as_str()))
+        };
+        let only_missing = self.unused.is_empty() && self.shape.is_empty();
+        if !only_missing {
+            return None;
+        }
+        if within(&["gen_vision_model", "gen_aligner", "gen_head", "gen_embed"]) {
+            return Some("these files lack what draws pictures; they can answer questions");
+        }
+        within(&["vision_model", "aligner"])
+            .then_some("these files lack what looks at pictures; they can draw")
     }
 
     /// Width and number of layers, where `config.json` and the weights disagree about them.

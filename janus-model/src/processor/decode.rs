@@ -15,7 +15,7 @@ use ::image::codecs::{bmp, gif, jpeg, png, webp};
 use ::image::error::ImageError as CodecError;
 use ::image::{DynamicImage, ImageDecoder, Limits};
 
-use super::error::ImageError;
+use super::error::{ImageError, ImageLimit};
 use super::files::read_file;
 use super::image::RgbImage8;
 
@@ -288,18 +288,20 @@ impl Run<'_> {
             return Err(ImageError::NoPixels { width, height });
         }
         let (short, long) = (width.min(height), width.max(height));
-        let limit = if long > limits.max_side {
-            format!("a side may have {} pixels", limits.max_side)
+        let (which, limit) = if long > limits.max_side {
+            (ImageLimit::Side, format!("a side may have {} pixels", limits.max_side))
         } else if width * height > limits.max_pixels {
-            format!("the limit is {} pixels in all", limits.max_pixels)
-        } else if long > short * limits.max_ratio {
-            format!("the longer side may be {} times the shorter", limits.max_ratio)
+            (ImageLimit::Pixels, format!("the limit is {} pixels in all", limits.max_pixels))
+        } else if long > short.saturating_mul(limits.max_ratio) {
+            let limit = format!("the longer side may be {} times the shorter", limits.max_ratio);
+            (ImageLimit::Ratio, limit)
         } else if bytes > limits.max_decoder_bytes {
-            format!("decoding takes {bytes} bytes, the limit is {}", limits.max_decoder_bytes)
+            let most = limits.max_decoder_bytes;
+            (ImageLimit::Memory, format!("decoding takes {bytes} bytes, the limit is {most}"))
         } else {
             return Ok(());
         };
-        Err(ImageError::TooLarge { width, height, limit })
+        Err(ImageError::TooLarge { width, height, limit, which })
     }
 
     fn finish(&self, mut decoder: impl ImageDecoder) -> Result<RgbImage8, ImageError> {

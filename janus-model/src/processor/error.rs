@@ -74,6 +74,19 @@ impl ProcessorError {
     }
 }
 
+/// A limit that a picture's header can exceed; a field of [`super::ImageLimits`] each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageLimit {
+    /// Width or height.
+    Side,
+    /// Width times height.
+    Pixels,
+    /// Long side over short side.
+    Ratio,
+    /// Bytes of the decoder.
+    Memory,
+}
+
 /// What can be wrong with a picture. Messages of the variants without a path are safe to send to a
 /// remote client.
 #[derive(Debug, Error)]
@@ -118,6 +131,8 @@ pub enum ImageError {
         height: u64,
         /// The limit in words, with its number.
         limit: String,
+        /// Which of them.
+        which: ImageLimit,
     },
     /// The file ends before its pixels do.
     #[error("the {format} file is truncated")]
@@ -184,7 +199,15 @@ impl ImageError {
             | Self::Read(FileError::TooLarge { .. }) => {
                 Some("make it smaller first: the model sees at most 384x384 pixels".to_owned())
             }
-            Self::Truncated { .. } => Some("the download may be incomplete".to_owned()),
+            Self::Empty | Self::Truncated { .. } => {
+                Some("the download may be incomplete".to_owned())
+            }
+            Self::Decode { .. } => {
+                Some("get it once more, or open it in another program and save it again".to_owned())
+            }
+            Self::Read(FileError::NotAFile { .. }) => {
+                Some("give the file of a picture: PNG, JPEG, WebP, GIF or BMP".to_owned())
+            }
             Self::File { source, .. } => source.hint(),
             _ => None,
         }

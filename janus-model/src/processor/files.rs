@@ -49,9 +49,8 @@ impl FileError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } => ErrorKind::Missing,
-            Self::NotAFile { .. } => ErrorKind::Usage,
             Self::TooLarge { .. } => ErrorKind::BadData,
-            Self::Io { .. } => ErrorKind::Io,
+            Self::NotAFile { .. } | Self::Io { .. } => ErrorKind::Io,
         }
     }
 }

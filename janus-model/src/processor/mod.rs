@@ -27,7 +27,8 @@ use crate::config::JanusConfig;
 
 pub use self::decode::{ImageLimits, Orientation, decode_image, load_image};
 pub use self::error::{
-    ErrorKind, FileError, ImageConfigError, ImageError, ProcessorError, PromptError, TokenizerError,
+    ErrorKind, FileError, ImageConfigError, ImageError, ImageLimit, ProcessorError, PromptError,
+    TokenizerError,
 };
 pub use self::image::{ImageProcessorConfig, PixelValues, RgbImage8, SizeRule};
 pub use self::prompt::{

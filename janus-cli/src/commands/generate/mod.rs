@@ -12,7 +12,7 @@ mod reproduce;
 mod studio;
 
 use janus_infer::{Guidance, Manner};
-use janus_model::Parts;
+use janus_model::{Error, Parts};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
@@ -31,7 +31,6 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     let guidance = Guidance { weight: args.cfg };
     guidance.validate()?;
     let sampling = args.sampling.with(args.temperature)?;
-    let manner = Manner { guidance, sampling, at_once: usize::from(args.at_once) };
     let seed = args.sampling.seed();
     let plan = Plan::new(args, seed)?;
     if plan.skipped > 0 {
@@ -45,6 +44,11 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     let identity = recorded.then(|| model::identity(&args.model)).transpose()?;
     let loaded = Loaded::open(&args.model, Parts::Generation)?;
     let origin = identity.map(|(model, fingerprint)| origin(&loaded, model, fingerprint));
+    let at_once = match args.at_once {
+        Some(count) => usize::from(count),
+        None => at_once(&loaded, &plan, guidance)?,
+    };
+    let manner = Manner { guidance, sampling, at_once };
     let mut studio = Studio::new(args, &plan, &manner, &loaded.engine, origin);
     let complete = studio.draw()?;
     let grid = studio.write_sheet()?;
@@ -60,6 +64,20 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
         return Ok(Verdict::Yes);
     }
     Ok(stopped(args, &plan, studio.finished(), seed))
+}
+
+/// How many pictures fit into memory together, with the longest of the prompts.
+fn at_once(loaded: &Loaded, plan: &Plan, guidance: Guidance) -> Result<usize, Failure> {
+    let mut longest = 0;
+    let mut last = None;
+    for order in &plan.orders {
+        // A series has one prompt.
+        if last.replace(&order.prompt) != Some(&order.prompt) {
+            let ids = loaded.engine.processor().generate(&order.prompt).map_err(Error::from)?;
+            longest = longest.max(ids.conditional.len());
+        }
+    }
+    Ok(loaded.pictures_at_once(longest, guidance, plan.orders.len()))
 }
 
 /// What goes into files beside the pictures.

@@ -1,0 +1,109 @@
+//! What the machine under us has: room, memory, instructions.
+
+use std::path::{Path, PathBuf};
+
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+/// Bytes that may still be written below a folder, which need not exist yet.
+#[cfg(unix)]
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(&existing(folder)?).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+/// Not known here.
+#[cfg(not(unix))]
+pub fn free_space(_: &Path) -> Option<u64> {
+    None
+}
+
+/// The nearest folder above that is there.
+pub fn existing(folder: &Path) -> Option<PathBuf> {
+    let whole = std::path::absolute(folder).ok()?;
+    whole.ancestors().find(|path| path.is_dir()).map(Path::to_owned)
+}
+
+/// Memory of the processor, in bytes.
+pub struct Memory {
+    pub total: u64,
+    /// Without pushing anything out.
+    pub available: u64,
+}
+
+impl Memory {
+    /// As the system, or the container we run in, tells it.
+    pub fn now() -> Self {
+        let memory = MemoryRefreshKind::nothing().with_ram();
+        let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory));
+        let (total, available) = (system.total_memory(), system.available_memory());
+        match system.cgroup_limits() {
+            Some(limit) if limit.total_memory > 0 && limit.total_memory < total => {
+                Self { total: limit.total_memory, available: available.min(limit.free_memory) }
+            }
+            _ => Self { total, available },
+        }
+    }
+}
+
+/// Threads that the processor's work is spread over.
+pub fn threads() -> usize {
+    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.filter(|n| *n > 0).unwrap_or_else(all)
+}
+
+/// Instructions that the products use where they are there, and whether they are.
+#[cfg(target_arch = "x86_64")]
+pub fn instructions() -> Vec<(&'static str, bool)> {
+    vec![
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+    ]
+}
+
+/// Instructions that the products use where they are there, and whether they are.
+#[cfg(target_arch = "aarch64")]
+pub fn instructions() -> Vec<(&'static str, bool)> {
+    vec![
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+    ]
+}
+
+/// None that we know how to ask about.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub fn instructions() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+/// Whether files can be made in a folder, or in the one it would be made in.
+pub fn is_writable(folder: &Path) -> bool {
+    let Some(existing) = existing(folder) else { return false };
+    let probe = existing.join(format!(".janus-probe-{}", std::process::id()));
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&probe).is_ok();
+    if made {
+        // It is empty and ours; there is nothing to do about a failure.
+        let _ = std::fs::remove_file(&probe);
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_to_be_made_has_the_room_of_the_one_above() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("a/b/c");
+        assert_eq!(existing(&deep), existing(folder.path()));
+        assert!(is_writable(&deep) && !deep.exists());
+        assert_eq!(free_space(&deep).is_some(), cfg!(unix));
+        let memory = Memory::now();
+        assert!(memory.total > 0 && memory.available <= memory.total);
+    }
+}
