@@ -13,18 +13,20 @@
 //!    per request: call `step` yourself, or let [`draw`] and [`write`] do it with a callback that
 //!    can break off;
 //! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
-//!    [`engine`]: folder and words in, pictures and text out.
+//!    [`engine`]: folder and words in, pictures and text out; [`conversation`]: turns that are
+//!    read once.
 //!
 //! Letters in shapes: B batch, T tokens, D width, V vocabulary, C codes, N pictures, R rows of the
 //! language model's batch (N, or 2N under guidance).
 //!
 //! What holds everywhere: chance is a pure function of (seed, stream, step); logits reach the host
-//! once per step, as f32; a cache never grows; nothing prints.
+//! once per step, as f32; a cache never grows while an answer is written; nothing prints.
 //!
 //! Not here: weights' names and files' formats (`janus-model`), choosing a device, HTTP, terminals
 //! (`janus-cli`).
 
 pub mod chat;
+pub mod conversation;
 mod decoder;
 pub mod engine;
 pub mod error;
@@ -36,8 +38,9 @@ pub mod sampling;
 pub mod stream;
 
 pub use chat::{Answer, FinishReason, NewToken, Prompt, TextRequest, Writing, write};
+pub use conversation::Chat;
 pub use engine::{
-    AskOptions, Chat, DrawOptions, DrawProgress, Engine, Gallery, Picture, Question, Reply,
+    AskOptions, DrawOptions, DrawProgress, Engine, Gallery, Picture, Question, Reply,
 };
 pub use error::InferError;
 pub use generate::{Drawing, Drawn, ImageRequest, ImageSpec, Progress, draw};
