@@ -7,12 +7,14 @@
 //! Data goes to stdout, everything else to stderr. No backend is touched before the arguments
 //! are understood, so `janus --help` is as fast as starting a process.
 
+mod answers;
 mod args;
 mod commands;
 mod companions;
 mod device;
 mod folder;
 mod interrupt;
+mod lines;
 mod model;
 mod pictures;
 mod progress;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
         Command::Ask(args) => commands::ask::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Batch(args) => commands::batch::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),

@@ -1,7 +1,10 @@
 //! Exactly what was typed. Nothing is looked up here; values are checked as far as they can be
 //! without touching a file or a device.
 
+mod answer;
 mod ask;
+mod batch;
+mod chat;
 mod convert;
 mod devices;
 mod generate;
@@ -13,7 +16,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use answer::AnswerArgs;
 pub use ask::AskArgs;
+pub use batch::{BatchArgs, OnError};
+pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
 pub use generate::GenerateArgs;
@@ -43,6 +49,10 @@ pub struct Cli {
 pub enum Command {
     /// Answer a question, about pictures if there are any.
     Ask(AskArgs),
+    /// Talk with the model, about pictures too.
+    Chat(ChatArgs),
+    /// Answer questions about every picture of a folder, or every line of a file.
+    Batch(BatchArgs),
     /// Draw pictures.
     Generate(GenerateArgs),
     /// Show what a model folder holds and whether it is whole.
@@ -58,6 +68,8 @@ impl Command {
     pub fn json(&self) -> bool {
         match self {
             Self::Ask(args) => args.json,
+            Self::Chat(args) => args.json,
+            Self::Batch(args) => args.json,
             Self::Generate(args) => args.json,
             Self::Inspect(args) => args.json,
             Self::Devices(args) => args.json,

@@ -1,6 +1,8 @@
 //! One file per command: resolve what was typed, call the library, show what it says.
 
 pub mod ask;
+pub mod batch;
+pub mod chat;
 pub mod convert;
 pub mod devices;
 pub mod generate;

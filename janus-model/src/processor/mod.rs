@@ -36,7 +36,7 @@ pub use self::prompt::{
 };
 pub use self::tokenizer::{JanusTokenizer, SpecialIds};
 
-pub(crate) use self::files::read_file;
+pub use self::files::read_file;
 use self::files::read_optional;
 use self::tokenizer::MAX_JSON_BYTES;
 
