@@ -128,6 +128,11 @@ impl Failure {
         self
     }
 
+    /// The exit code it ends a command with.
+    pub fn code(&self) -> u8 {
+        self.exit as u8
+    }
+
     /// The failure as scripts see it.
     pub fn value(&self) -> serde_json::Value {
         let mut message = self.message.clone();
@@ -267,6 +272,17 @@ pub fn print(text: &str) -> Result<(), Failure> {
             _ => Failure::io(path, "write", &error),
         }
     })
+}
+
+/// Writes text of a model to stdout. A terminal gets no control characters: they could move its
+/// cursor, or write to the clipboard in the name of whoever made the picture.
+pub fn print_answer(text: &str) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return print(text);
+    }
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let shown = |c: char| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER };
+    print(&text.chars().map(shown).collect::<String>())
 }
 
 /// Writes a JSON value to stdout, indented for people.

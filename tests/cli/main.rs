@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 mod ask;
+mod batch;
+mod chat;
 mod convert;
 mod devices;
 mod generate;

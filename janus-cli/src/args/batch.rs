@@ -37,7 +37,8 @@ pub struct BatchArgs {
     /// Look into the folders inside INPUT, too.
     #[arg(short, long)]
     pub recursive: bool,
-    /// Questions answered together: more is faster and takes more memory.
+    /// Questions answered together: more is faster and takes more memory. Answers do not depend on
+    /// it, but for rounding.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub batch_size: u16,
     /// What an input that cannot be used does: become an error line, or end the command.
@@ -57,12 +58,14 @@ pub struct BatchArgs {
         long,
         value_name = "N",
         default_value_t = 8,
+        env = "JANUS_MAX_IMAGES",
+        hide_env_values = true,
         hide_short_help = true,
         help_heading = LIMITS
     )]
     pub max_images: usize,
     /// Bytes of one line of INPUT.
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::parse_size, hide_short_help = true,
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::parse_size, env = "JANUS_MAX_LINE_SIZE", hide_env_values = true, hide_short_help = true,
         help_heading = LIMITS)]
     pub max_line_size: u64,
     #[command(flatten)]

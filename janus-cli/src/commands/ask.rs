@@ -34,7 +34,7 @@ pub fn run(args: &AskArgs) -> Result<Verdict, Failure> {
     let mut printed = Ok(());
     let reply = loaded.engine.ask((&conversation, &images), &options, |text| {
         if !args.json {
-            printed = report::print(text);
+            printed = report::print_answer(text);
         }
         if printed.is_ok() { interrupt::flow() } else { ControlFlow::Break(()) }
     })?;

@@ -331,7 +331,7 @@ pub enum PromptError {
         given: usize,
     },
     /// Text with `<image>` in it, and another number of pictures.
-    #[error("<image> stands in the text {places} times, for {images} pictures")]
+    #[error("places for pictures (<image>) in the text: {places}, pictures given: {images}")]
     Places {
         /// Occurrences of `<image>` in the user's turns.
         places: usize,
@@ -340,7 +340,7 @@ pub enum PromptError {
     },
     /// Turns in an order that the template does not have.
     #[error(
-        "turn {turn} is not the {expected}'s: user and assistant alternate, and the user is first and last"
+        "turn {turn} must be the {expected}'s: user and assistant alternate, and the user is first and last"
     )]
     Order {
         /// The turn, from 1.

@@ -483,7 +483,10 @@ mod tests {
         assert_eq!(first("both", 2).expect("no place"), [image(0), image(1), text("both")]);
         assert_eq!(first("none", 0).expect("no picture"), [text("none")]);
         let error = first("<image>", 2).expect_err("one place");
-        assert_eq!(error.to_string(), "<image> stands in the text 1 times, for 2 pictures");
+        assert_eq!(
+            error.to_string(),
+            "places for pictures (<image>) in the text: 1, pictures given: 2"
+        );
         let late = [(Role::User, "a <image>"), (Role::Assistant, "b"), (Role::User, "<image>c")];
         let late = Conversation::from_text(None, &late, 2).expect("a place in each");
         assert_eq!(late.messages[2].content, [image(1), text("c")]);

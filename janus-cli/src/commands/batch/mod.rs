@@ -286,9 +286,11 @@ impl Job<'_> {
             self.items.borrow_mut().count();
         }
         done.errors += errors;
-        stop.map_or(Ok(()), |failure| {
-            Err(failure.hint("the same command goes on from here; --on-error skip passes over it"))
-        })
+        let Some(failure) = stop else { return Ok(()) };
+        if !self.args.json {
+            report::note("the same command goes on from here; --on-error skip passes over errors");
+        }
+        Err(failure)
     }
 
     /// The first few errors are told at once; all of them are in OUT.

@@ -74,7 +74,7 @@ fn digest(id: &Value, task: &Result<Task, Failure>, files: &Files) -> String {
             let turns: Vec<_> = task.turns.iter().map(|(r, text)| (role(r), text)).collect();
             json!({"id": id, "images": task.images, "turns": turns, "system": task.system})
         }
-        Err(failure) => json!({"id": id, "error": failure.value()}),
+        Err(failure) => json!({"id": id, "error": failure.code()}),
     };
     let mut hash = Sha256::new();
     hash.update(words.to_string());
@@ -84,7 +84,8 @@ fn digest(id: &Value, task: &Result<Task, Failure>, files: &Files) -> String {
                 hash.update((bytes.len() as u64).to_le_bytes());
                 hash.update(bytes);
             }
-            Err(failure) => hash.update(failure.value().to_string()),
+            // Not the message: it names the path, which depends on where the command is run.
+            Err(failure) => hash.update([failure.code()]),
         }
     }
     short(hash)

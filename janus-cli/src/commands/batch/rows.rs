@@ -110,7 +110,9 @@ impl Input {
             return Err(Failure::new(Exit::Usage, message).hint("its lines hold the questions"));
         }
         let root = args.data_root.clone().unwrap_or_else(|| folder_of(&args.input));
-        let root = fs::canonicalize(&root).map_err(|error| Failure::io(&root, "open", &error))?;
+        let root = fs::canonicalize(&root).map_err(|_| {
+            Failure::new(Exit::Missing, format!("{}: no such folder", root.display()))
+        })?;
         let mut input = Self::File {
             path: args.input.clone(),
             root,

@@ -147,14 +147,14 @@ impl Talk<'_> {
                 self.note(&format!("taken back: {question}"));
             }
             Command::Retry => {
+                let mut speak = Speak::new(self.args.json);
+                let reply = self.session.retry(|text| speak.hear(text));
+                self.end(speak, reply)?;
                 if self.session.options.sampling.temperature == 0.0 {
                     self.note(
                         "at temperature 0 the answer stays the same: /settings temperature 1",
                     );
                 }
-                let mut speak = Speak::new(self.args.json);
-                let reply = self.session.retry(|text| speak.hear(text));
-                self.end(speak, reply)?;
             }
             Command::System(None) => {
                 let system = self.session.system.as_deref().unwrap_or(DEFAULT_SYSTEM_PROMPT);
@@ -202,7 +202,7 @@ impl Speak {
     fn hear(&mut self, text: &str) -> ControlFlow<()> {
         if !self.json {
             self.begun = true;
-            self.printed = report::print(text);
+            self.printed = report::print_answer(text);
         }
         if self.printed.is_ok() { interrupt::flow() } else { ControlFlow::Break(()) }
     }
