@@ -403,10 +403,11 @@ mod terminal {
         let first: String = answer.chars().take(3).collect();
         chat.expect(&first);
         chat.control('c');
-        chat.expect("note: stopping after this step; once more to stop at once");
-        chat.expect(PROMPT);
+        // Neither note nor prompt is waited for: at a Ctrl-C a terminal throws away what is on its
+        // way.
         chat.say("/undo");
-        chat.expect("note: taken back: <image><image>Hello");
+        let heard = chat.expect("note: taken back: <image><image>Hello");
+        assert!(heard.len() < answer.len() / 2, "{} of {}", heard.len(), answer.len());
         chat.expect(PROMPT);
         chat.control('d');
         assert_eq!(chat.end(), 0);
