@@ -229,6 +229,36 @@ fn a_file_of_other_settings_or_inputs_is_refused_and_kept() {
 }
 
 #[test]
+fn lines_may_be_added_at_the_end() {
+    let here = tempfile::tempdir().unwrap();
+    let (input, out) = (here.path().join("in.jsonl"), here.path().join("out.jsonl"));
+    let rows: Vec<String> =
+        (0..6).map(|n| format!("{{\"question\": \"Number {n}?\"}}\n")).collect();
+    fs::write(&input, rows[..3].concat()).unwrap();
+    assert_eq!(batch(here.path(), &["in.jsonl", "-o", "out.jsonl"]).code, 0);
+    let begun = fs::read(&out).unwrap();
+    fs::write(&input, rows.concat()).unwrap();
+    let ran = batch(here.path(), &["in.jsonl", "-o", "out.jsonl", "--json"]);
+    let json = ran.json();
+    assert_eq!((&json["done_before"], &json["answers"]), (&json!(3), &json!(6)), "{ran}");
+    assert!(fs::read(&out).unwrap().starts_with(&begun));
+    assert_eq!(batch(here.path(), &["in.jsonl", "-o", "whole.jsonl"]).code, 0);
+    assert!(fs::read(&out).unwrap() == fs::read(here.path().join("whole.jsonl")).unwrap());
+}
+
+#[test]
+fn folders_inside_are_taken_on_request() {
+    let here = pictures(1);
+    fs::create_dir(here.path().join("pictures/below")).unwrap();
+    fs::copy(fixtures().join("images/rgb.png"), here.path().join("pictures/below/B.PNG")).unwrap();
+    let flags = ["pictures", "-q", QUESTION, "-o", "-"];
+    assert_eq!(batch(here.path(), &flags).stdout.lines().count(), 1);
+    let both = batch(here.path(), &[&flags[..], &["--recursive"]].concat());
+    let last: Value = serde_json::from_str(both.stdout.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(last["id"], "below/B.PNG");
+}
+
+#[test]
 fn captions_lie_beside_their_pictures() {
     let here = pictures(3);
     let folder = here.path().join("pictures");

@@ -7,6 +7,8 @@
 mod ask;
 mod batch;
 mod chat;
+#[cfg(unix)]
+mod chat_terminal;
 mod convert;
 mod devices;
 mod generate;

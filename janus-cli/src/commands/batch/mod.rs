@@ -5,6 +5,7 @@
 //! again asks the same questions side by side as one that was not, and writes the same bytes.
 
 mod captions;
+mod line;
 mod output;
 mod prepare;
 mod rows;

@@ -134,9 +134,10 @@ impl<'a> Session<'a> {
         }
         self.turns.push(turn);
         let result = self.answer(on_text);
-        let nothing =
-            |reply: &Reply| reply.finish == FinishReason::Cancelled && reply.text.trim().is_empty();
-        if result.as_ref().map_or(true, nothing) {
+        let something = |reply: &Reply| {
+            reply.finish != FinishReason::Cancelled || !reply.text.trim().is_empty()
+        };
+        if !result.as_ref().is_ok_and(something) {
             self.turns.pop();
             self.paths.truncate(before);
             self.images.truncate(before);
@@ -217,7 +218,8 @@ impl<'a> Session<'a> {
     /// Asks the last question again.
     ///
     /// # Errors
-    /// There is none; or as [`Session::ask`], and the old answer stays.
+    /// There is none; or as [`Session::ask`]. The old answer stays then, and where the new one is
+    /// broken off.
     pub fn retry(
         &mut self,
         on_text: impl FnMut(&str) -> ControlFlow<()>,
@@ -225,9 +227,8 @@ impl<'a> Session<'a> {
         let Some(turn) = self.turns.last_mut() else { return Err(no_turn()) };
         let old = std::mem::take(&mut turn.answer);
         let result = self.answer(on_text);
-        let cancelled = |reply: &Reply| reply.finish == FinishReason::Cancelled;
-        if let (Some(turn), true) = (self.turns.last_mut(), result.as_ref().map_or(true, cancelled))
-        {
+        let complete = |reply: &Reply| reply.finish != FinishReason::Cancelled;
+        if let (Some(turn), false) = (self.turns.last_mut(), result.as_ref().is_ok_and(complete)) {
             turn.answer = old;
         }
         result
