@@ -279,9 +279,14 @@ fn captions_lie_beside_their_pictures() {
     fs::remove_file(folder.join("01.txt")).unwrap();
     assert_eq!(batch(here.path(), &flags).code, 0);
     captions();
+    // One that was edited stays, and nothing is thrown away for a run that cannot be.
     fs::write(folder.join("01.txt"), "mine").unwrap();
-    assert_snapshot!("batch_caption_exists", batch(here.path(), &flags));
+    assert_eq!(batch(here.path(), &flags).code, 0);
+    let whole = fs::read(here.path().join("out.jsonl")).unwrap();
+    let restarted = batch(here.path(), &[&flags[..], &["--restart"]].concat());
+    assert_snapshot!("batch_caption_exists", restarted);
     assert_eq!(fs::read(folder.join("01.txt")).unwrap(), b"mine");
+    assert!(fs::read(here.path().join("out.jsonl")).unwrap() == whole);
     assert_eq!(batch(here.path(), &[&flags[..], &["--restart", "--force"]].concat()).code, 0);
     captions();
     fs::copy(folder.join("00.gif"), folder.join("00.png")).unwrap();

@@ -44,6 +44,16 @@ impl Captions {
         }
     }
 
+    /// Writes the caption of an answer that an earlier run gave, if it is not there. Whoever has
+    /// edited it since keeps it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn restore(&self, row: usize, text: &str) -> Result<(), Failure> {
+        let there = self.paths.get(row).is_some_and(|path| path.exists());
+        if there && !self.force { Ok(()) } else { self.put(row, text) }
+    }
+
     /// Writes one caption, unless it is there already.
     ///
     /// # Errors

@@ -43,7 +43,6 @@ pub fn run(args: &BatchArgs) -> Result<Verdict, Failure> {
         return Ok(Verdict::Stopped);
     };
     captions.refuse_existing(before.rows)?;
-    output.begin()?;
     answers::note_idle_flags(&args.answer);
     let mut done = before;
     let mut complete = true;
@@ -52,11 +51,15 @@ pub fn run(args: &BatchArgs) -> Result<Verdict, Failure> {
             report::note(&format!("{} of {} were done before", done.rows, input.len()));
         }
         let loaded = Loaded::open(&args.model, Parts::Understanding)?;
+        // Not before everything else has gone well: with --restart it removes answers.
+        output.begin()?;
         let items = RefCell::new(Items::new("answered", done.rows, input.len()));
         let job = Job { args, input: &input, loaded: &loaded, options, settings, captions, items };
         let result = job.work(&mut output, &mut done);
         job.items.borrow().finish();
         complete = result?;
+    } else {
+        output.begin()?;
     }
     finish(args, &output, input.len(), before, done, complete)
 }
@@ -123,7 +126,7 @@ fn resume(
             return Err(failure);
         }
         match &seen.text {
-            Some(text) => captions.put(done.rows, text)?,
+            Some(text) => captions.restore(done.rows, text)?,
             None => done.errors += 1,
         }
         done.rows += 1;

@@ -123,11 +123,9 @@ impl Output {
             }
         }
         let io = |error| Failure::io(&path, "read", &error);
-        if args.restart {
-            file.set_len(0).map_err(io)?;
-        }
         // The same open file: elsewhere than on Unix its lock would keep out a second one.
-        let old = Some(BufReader::new(file.try_clone().map_err(io)?));
+        let old = BufReader::new(file.try_clone().map_err(io)?);
+        let old = (!args.restart).then_some(old);
         Ok(Self { file: Some(file), path, old, kept: 0, number: 0 })
     }
 
