@@ -14,7 +14,7 @@ static IDLE: AtomicBool = AtomicBool::new(false);
 pub fn listen() {
     // Fails only where a handler is set already: then it is this one.
     let _ = ctrlc::set_handler(|| {
-        if RAISED.swap(true, Ordering::Relaxed) || IDLE.load(Ordering::Relaxed) {
+        if RAISED.swap(true, Ordering::SeqCst) || IDLE.load(Ordering::SeqCst) {
             leave();
         }
         let _ = write!(io::stderr(), "\r\x1b[K");
@@ -35,7 +35,11 @@ pub fn clear() {
 /// Does something during which there is no step to wait for, such as waiting for words: an
 /// interrupt ends the process at once.
 pub fn idle<T>(wait: impl FnOnce() -> T) -> T {
-    IDLE.store(true, Ordering::Relaxed);
+    IDLE.store(true, Ordering::SeqCst);
+    // One that came between the last step and this line.
+    if RAISED.load(Ordering::SeqCst) {
+        leave();
+    }
     let result = wait();
     IDLE.store(false, Ordering::Relaxed);
     result
