@@ -10,8 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use burn::tensor::{DType, Device};
+use janus_infer::memory::Place;
+use janus_model::JanusConfig;
+use janus_model::capacity::{device_memory, largest_tensor};
 use janus_model::precision::{Family, Precision};
+use janus_model::tables::table_bytes;
 
+use crate::process;
 use crate::report::{Exit, Failure};
 
 /// A way to reach devices.
@@ -151,6 +156,22 @@ impl Found {
         let family = Family::of(&self.device);
         let choose = || Precision::choose(family, DType::BF16, wish, supports);
         quietly(choose).and_then(Result::ok)
+    }
+
+    /// How a model is kept here: for forecasts of memory. `None` where the format cannot be used.
+    pub fn place(&self, config: &JanusConfig, file: DType, wish: Option<DType>) -> Option<Place> {
+        let precision = self.precision(wish)?;
+        let bytes = table_bytes(&config.language, precision.weights);
+        let tables_on_host = largest_tensor(&self.device).is_some_and(|limit| bytes > limit);
+        Some(Place { family: Family::of(&self.device), precision, file, tables_on_host })
+    }
+
+    /// Bytes of memory that a model may take here, where that is known.
+    pub fn memory(&self) -> Option<u64> {
+        match self.backend {
+            Backend::Cpu | Backend::NdArray => Some(process::available()),
+            _ => device_memory(&self.device),
+        }
     }
 
     /// Whether `auto` may take it.

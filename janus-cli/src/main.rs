@@ -13,12 +13,17 @@ mod commands;
 mod companions;
 mod device;
 mod folder;
+mod formats;
 mod interrupt;
 mod lines;
+mod metadata;
 mod model;
 mod pictures;
+mod process;
 mod progress;
 mod report;
+mod sheet;
+mod show;
 mod units;
 
 use std::process::ExitCode;
@@ -48,5 +53,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Estimate(args) => commands::estimate::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }

@@ -1,12 +1,11 @@
 //! The model a command works with, on its device.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::fs;
 
 use janus_infer::Engine;
-use janus_model::checkpoint::Checkpoint;
-use janus_model::{LoadOptions, Parts};
+use janus_model::checkpoint::{Checkpoint, Fingerprint};
+use janus_model::processor::{FileError, ProcessorError, read_file};
+use janus_model::{Error, JanusConfig, LoadOptions, Parts};
 use sha2::{Digest, Sha256};
 
 use crate::args::ModelArgs;
@@ -40,53 +39,50 @@ impl Loaded {
             parts,
             dtype: args.dtype.map(|wish| wish.dtype()),
             limits: args.limits.limits(),
-            precision: None,
+            ..LoadOptions::default()
         };
-        let (engine, _) = Engine::load(&args.model, &found.device, &options)?;
+        let (engine, loaded) = Engine::load(&args.model, &found.device, &options)?;
+        if loaded.tables_on_host {
+            let why = "the text tables stay with the processor: this device cannot bind them";
+            report::note(why);
+        }
         Ok(Self { engine, device: found.id() })
     }
 }
 
-/// Samples of each weight file that [`fingerprint`] reads, and bytes of each.
-const SAMPLES: (u64, u64) = (64, 4096);
-
-/// What tells a model from others: the rules of its folder, and samples of its weights. Training
-/// changes weights everywhere, so samples tell in milliseconds what all bytes tell in minutes.
+/// What tells this model from others: its folder's name, for people, and its fingerprint. Reads
+/// a sample of the weights.
 ///
 /// # Errors
 /// A folder without a model.
-pub fn fingerprint(args: &ModelArgs) -> Result<String, Failure> {
+pub fn identity(args: &ModelArgs) -> Result<(String, Fingerprint), Failure> {
     let checkpoint = Checkpoint::open(&args.model, &args.limits.limits())?;
-    let mut hash = Sha256::new();
-    let rules =
-        ["config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json"];
-    for name in rules {
-        let path = checkpoint.dir.join(name);
-        if path.is_file() {
-            sample(&path, &mut hash).map_err(|error| Failure::io(&path, "read", &error))?;
-        }
-        hash.update(name);
-    }
-    for file in &checkpoint.files {
-        let path = checkpoint.dir.join(&file.name);
-        sample(&path, &mut hash).map_err(|error| Failure::io(&path, "read", &error))?;
-    }
-    Ok(format!("{:x}", hash.finalize()))
+    let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
+    let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
+    // `.` has no name of its own.
+    let folder = fs::canonicalize(&args.model).unwrap_or_else(|_| args.model.clone());
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((name, fingerprint))
 }
 
-/// Length and evenly spread blocks of a file; all of a small one.
-fn sample(path: &Path, hash: &mut Sha256) -> io::Result<()> {
-    let (samples, size) = SAMPLES;
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    hash.update(length.to_le_bytes());
-    let step = (length / samples).max(size);
-    let mut block = Vec::new();
-    for start in (0..samples).map(|number| number * step).take_while(|start| *start < length) {
-        file.seek(SeekFrom::Start(start))?;
-        block.clear();
-        file.by_ref().take(size).read_to_end(&mut block)?;
-        hash.update(&block);
+/// Above any tokenizer.
+const MAX_RULES_BYTES: u64 = 64 << 20;
+
+/// What tells the rest of a model's folder from others: how words and pictures become numbers.
+///
+/// # Errors
+/// A folder without a model, or files of it that cannot be read.
+pub fn rules(args: &ModelArgs) -> Result<String, Failure> {
+    let dir = Checkpoint::open(&args.model, &args.limits.limits())?.dir;
+    let mut hash = Sha256::new();
+    let names = ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"];
+    for name in names.into_iter().chain(["processor_config.json"]) {
+        match read_file(&dir.join(name), MAX_RULES_BYTES) {
+            Ok(bytes) => hash.update([&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat()),
+            // Not every folder has all of them.
+            Err(FileError::Missing { .. }) => hash.update([0]),
+            Err(error) => return Err(ProcessorError::from(error).into()),
+        }
     }
-    Ok(())
+    Ok(format!("{:x}", hash.finalize()))
 }

@@ -39,6 +39,15 @@ impl FromStr for WeightType {
     }
 }
 
+/// What people type for a number format.
+pub fn short_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        _ => "f32",
+    }
+}
+
 /// `torch`'s word for a number format, as configurations spell it.
 pub fn torch_name(dtype: DType) -> &'static str {
     match dtype {

@@ -82,7 +82,7 @@ impl Prompt {
 }
 
 /// Pictures that go through the vision tower at once, to bound its memory.
-const PICTURES_AT_ONCE: usize = 8;
+pub(crate) const PICTURES_AT_ONCE: usize = 8;
 
 /// Embeddings of prepared prompts, `[B, T, D]`.
 fn embed(janus: &Janus, input: &ModelInput) -> Result<Tensor<3>, InferError> {

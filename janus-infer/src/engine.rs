@@ -2,6 +2,7 @@
 //!
 //! [`Engine`] joins the model with the processor of the same folder. It adds no computation:
 //! everything it does can be done with [`crate::chat`] and [`crate::generate`] directly.
+//! How it draws stands in [`crate::gallery`].
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,9 +15,7 @@ use janus_model::{Janus, LoadOptions, LoadReport};
 use crate::chat::{FinishReason, Prompt, TextRequest, Writing};
 use crate::conversation::Chat;
 use crate::error::InferError;
-use crate::generate::{ImageRequest, ImageSpec, Progress, draw, pictures};
-use crate::guidance::Guidance;
-use crate::sampling::{Sampler, Sampling};
+use crate::sampling::Sampling;
 use crate::stream::TextStream;
 
 /// A loaded model with the rules of its folder.
@@ -71,70 +70,6 @@ pub struct Reply {
     pub prompt_tokens: usize,
     /// Of those, tokens that did not have to be read again.
     pub cached_tokens: usize,
-}
-
-/// How pictures are drawn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DrawOptions {
-    /// How strongly the prompt is followed.
-    pub guidance: Guidance,
-    /// How codes are chosen.
-    pub sampling: Sampling,
-    /// Together with its index and prompt, this decides a picture.
-    pub seed: u64,
-    /// Index of the first picture of each prompt.
-    pub first: u64,
-    /// Pictures per prompt.
-    pub count: usize,
-    /// Pictures drawn together, at least 1. Bounds the memory, changes no picture.
-    pub at_once: usize,
-}
-
-impl Default for DrawOptions {
-    /// One picture with the reference's settings.
-    fn default() -> Self {
-        Self {
-            guidance: Guidance::default(),
-            sampling: Sampling::default(),
-            seed: 0,
-            first: 0,
-            count: 1,
-            at_once: 4,
-        }
-    }
-}
-
-/// A finished picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// Which of the prompts.
-    pub prompt: usize,
-    /// Seed and index.
-    pub sampler: Sampler,
-    /// Its codes, in raster order.
-    pub codes: Vec<i32>,
-    /// Its pixels.
-    pub image: RgbImage8,
-}
-
-/// What [`Engine::generate`] gives back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gallery {
-    /// Finished pictures, prompt by prompt.
-    pub pictures: Vec<Picture>,
-    /// False where the callback broke off; what was finished by then is kept.
-    pub complete: bool,
-}
-
-/// What a callback is told after each step.
-#[derive(Clone, Copy, Debug)]
-pub struct DrawProgress<'a> {
-    /// Pictures finished before those being drawn.
-    pub finished: usize,
-    /// Pictures in all.
-    pub pictures: usize,
-    /// Those being drawn.
-    pub step: Progress<'a>,
 }
 
 impl Engine {
@@ -210,66 +145,6 @@ impl Engine {
     /// A conversation whose earlier turns are not read again.
     pub fn chat(&self) -> Chat<'_> {
         Chat::new(self)
-    }
-
-    /// Draws `count` pictures of each prompt. `on_step` is called after every step and may break
-    /// off; pictures finished by then are kept.
-    ///
-    /// # Errors
-    /// Those of [`Processor::generate`] and [`draw`].
-    pub fn generate(
-        &self,
-        prompts: &[String],
-        options: &DrawOptions,
-        mut on_step: impl FnMut(DrawProgress<'_>) -> ControlFlow<()>,
-    ) -> Result<Gallery, InferError> {
-        let plan = self.plan(prompts, options)?;
-        let mut gallery = Gallery { pictures: Vec::with_capacity(plan.len()), complete: true };
-        for some in plan.chunks(options.at_once.max(1)) {
-            let request = ImageRequest {
-                images: some.iter().map(|(_, image)| image.clone()).collect(),
-                guidance: options.guidance,
-                sampling: options.sampling,
-                pad: self.processor.tokenizer.special().pad as i32,
-            };
-            let finished = gallery.pictures.len();
-            let report =
-                |step: Progress<'_>| on_step(DrawProgress { finished, pictures: plan.len(), step });
-            let drawn = draw(&self.janus, &request, report)?;
-            if !drawn.complete {
-                gallery.complete = false;
-                break;
-            }
-            // One at a time: decoding is the moment of most memory.
-            let images = pictures(&self.janus, &drawn.codes, 1)?;
-            let finished = some.iter().zip(drawn.codes).zip(images);
-            gallery.pictures.extend(finished.map(|(((prompt, spec), codes), image)| Picture {
-                prompt: *prompt,
-                sampler: spec.sampler,
-                codes,
-                image,
-            }));
-        }
-        Ok(gallery)
-    }
-
-    /// Every picture that was asked for, with the number of its prompt.
-    fn plan(
-        &self,
-        prompts: &[String],
-        options: &DrawOptions,
-    ) -> Result<Vec<(usize, ImageSpec)>, InferError> {
-        let mut plan = Vec::new();
-        for (number, prompt) in prompts.iter().enumerate() {
-            let ids = self.processor.generate(prompt)?.conditional;
-            let prompt: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
-            plan.extend((0..options.count as u64).map(|index| {
-                let stream = options.first.wrapping_add(index);
-                let sampler = Sampler { seed: options.seed, stream };
-                (number, ImageSpec { prompt: prompt.clone(), sampler })
-            }));
-        }
-        Ok(plan)
     }
 
     pub(crate) fn text_request(&self, options: &AskOptions) -> TextRequest {

@@ -14,7 +14,8 @@
 //!    can break off;
 //! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
 //!    [`engine`]: folder and words in, pictures and text out; [`conversation`]: turns that are
-//!    read once.
+//!    read once; [`gallery`]: many pictures, each handed over when it is finished; [`preview`]:
+//!    what an unfinished one shows.
 //!
 //! Letters in shapes: B batch, T tokens, D width, V vocabulary, C codes, N pictures, R rows of the
 //! language model's batch (N, or 2N under guidance).
@@ -30,19 +31,20 @@ pub mod conversation;
 mod decoder;
 pub mod engine;
 pub mod error;
+pub mod gallery;
 pub mod generate;
 pub mod guidance;
 pub mod memory;
 mod padding;
+pub mod preview;
 pub mod sampling;
 pub mod stream;
 
 pub use chat::{Answer, FinishReason, NewToken, Prompt, TextRequest, Writing, write};
 pub use conversation::Chat;
-pub use engine::{
-    AskOptions, DrawOptions, DrawProgress, Engine, Gallery, Picture, Question, Reply,
-};
+pub use engine::{AskOptions, Engine, Question, Reply};
 pub use error::InferError;
+pub use gallery::{DrawEvent, DrawOptions, DrawProgress, Gallery, Manner, Order, Picture};
 pub use generate::{Drawing, Drawn, ImageRequest, ImageSpec, Progress, draw};
 pub use guidance::Guidance;
 pub use sampling::{Sampler, Sampling};

@@ -55,6 +55,14 @@ pub enum Error {
         /// The number format.
         dtype: String,
     },
+    /// The text tables exceed what the device binds, and there is no processor to keep them.
+    #[error("the text tables take {bytes} bytes each, but the device binds at most {limit}")]
+    TablesTooLarge {
+        /// Bytes of one table.
+        bytes: u64,
+        /// Bytes of the largest tensor.
+        limit: u64,
+    },
     /// A path is not a folder with a model in it.
     #[error("{path}: no model here ({why})", path = path.display())]
     NoModel {
@@ -75,6 +83,9 @@ impl Error {
             Self::PartNotLoaded { .. } => Some("load the model with both halves".into()),
             Self::SlotCount { .. } => None,
             Self::Dtype { .. } => Some("choose another --dtype or --device".into()),
+            Self::TablesTooLarge { .. } => {
+                Some("build with the feature `cpu`, or choose --dtype f16 or another device".into())
+            }
             Self::NoModel { .. } => {
                 Some("give the folder that holds config.json and the weights".into())
             }
@@ -87,9 +98,10 @@ impl Error {
             Self::Config(e) => e.kind(),
             Self::Checkpoint(e) => e.kind(),
             Self::Processor(e) => e.kind(),
-            Self::PartNotLoaded { .. } | Self::SlotCount { .. } | Self::Dtype { .. } => {
-                ErrorKind::Usage
-            }
+            Self::PartNotLoaded { .. }
+            | Self::SlotCount { .. }
+            | Self::Dtype { .. }
+            | Self::TablesTooLarge { .. } => ErrorKind::Usage,
             Self::NoModel { .. } => ErrorKind::Missing,
         }
     }

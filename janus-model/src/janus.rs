@@ -122,7 +122,14 @@ impl Janus {
     /// - `ids`: `[B, T]`, each below the vocabulary size
     /// - output: `[B, T, D]`
     pub fn embed_text(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.language_model.model.embed_tokens.forward(ids).cast(self.precision.compute)
+        let table = &self.language_model.model.embed_tokens;
+        let (device, home) = (ids.device(), table.weight.device());
+        if home == device {
+            return table.forward(ids).cast(self.precision.compute);
+        }
+        // See [`crate::tables`]: rows cross over, the table stays.
+        let rows = table.forward(ids.to_device(&home)).cast(self.precision.compute);
+        rows.to_device(&device)
     }
 
     /// Embeddings of a prompt with pictures: text rows, with the image rows put in their places.
@@ -183,7 +190,7 @@ impl Janus {
         self.language_model.model.forward(x, rope, positions, mask, cache)
     }
 
-    /// Logits over the vocabulary, in f32.
+    /// Logits over the vocabulary, in f32, where the text head is: see [`crate::tables`].
     ///
     /// # Shapes
     /// - `hidden`: `[B, T, D]`
@@ -193,7 +200,12 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the understanding half.
     pub fn text_logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, Error> {
         let head = loaded(&self.language_model.lm_head, "writing text", "lm_head")?;
-        Ok(head.forward(hidden).cast(DType::F32))
+        let home = head.weight.device();
+        if home == hidden.device() {
+            return Ok(head.forward(hidden).cast(DType::F32));
+        }
+        // See [`crate::tables`]. The processor computes in f32.
+        Ok(head.forward(hidden.to_device(&home).cast(DType::F32)))
     }
 
     /// Logits over the image codes, in f32.

@@ -21,7 +21,8 @@
 //! Read in this order: [`config`] (sizes, from either `config.json` dialect), [`janus`] (the parts
 //! joined), then any part. [`checkpoint`] finds and names weights, [`load`] puts them into a
 //! model, [`processor`] turns conversations and pictures into plain numbers. [`ops`] holds the
-//! operations whose speed matters, [`precision`] says which number format goes where.
+//! operations whose speed matters, [`precision`] says which number format goes where, [`tables`]
+//! what becomes of tables that a graphics card cannot bind.
 //!
 //! # Shape letters
 //! B batch · T tokens · D width of the language model · V vocabulary · C image codes ·
@@ -36,6 +37,7 @@
 //!   are checked are [`JanusConfig::validate`], the processor and [`Janus::load`].
 //! - Nothing here prints, samples, loops over steps or chooses a device.
 
+pub mod capacity;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -51,6 +53,7 @@ pub mod processor;
 pub mod projector;
 pub mod rope;
 pub mod siglip;
+pub mod tables;
 pub mod vq;
 
 pub use config::JanusConfig;
@@ -58,3 +61,4 @@ pub use error::{Error, ErrorKind};
 pub use janus::{Janus, Parts};
 pub use load::{LoadOptions, LoadReport};
 pub use precision::{Family, Precision};
+pub use tables::TextTables;

@@ -18,6 +18,7 @@ use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
 use crate::precision::{Family, Precision};
+use crate::tables::{TextTables, is_table};
 
 /// What to load, and how.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// All formats, in place of the choice for the device; `dtype` is then ignored.
     pub precision: Option<Precision>,
+    /// Where the text tables are kept.
+    pub tables: TextTables,
     /// Bounds on what files may claim.
     pub limits: Limits,
 }
@@ -43,6 +46,8 @@ pub struct LoadReport {
     pub tensors: usize,
     /// Tensors left out, each with the reason.
     pub dropped: Vec<Dropped>,
+    /// Whether the text tables stay with the processor; see [`crate::tables`].
+    pub tables_on_host: bool,
 }
 
 impl Janus {
@@ -67,11 +72,19 @@ impl Janus {
             None => Precision::choose(Family::of(device), file, options.dtype, supports)?,
         };
         let mut model = config.init(options.parts, precision, device);
+        model.place_tables(options.tables, options.parts, device)?;
         let tensors = with_tied_head(tensors, &config, options.parts);
         let tensors = of_parts(tensors, options.parts);
         let count = tensors.len();
-        fill(&mut model, tensors, precision, &checkpoint.dir)?;
-        let report = LoadReport { dir: checkpoint.dir, dialect, tensors: count, dropped };
+        let tables_on_host = model.has_tables_on_host();
+        let dtype_of = |path: &str, rank| match is_table(path) && tables_on_host {
+            // The processor reads every format; as in the file, it need not be copied.
+            true => file,
+            false => precision.of_parameter(path, rank),
+        };
+        fill(&mut model, tensors, dtype_of, &checkpoint.dir)?;
+        let dir = checkpoint.dir;
+        let report = LoadReport { dir, dialect, tensors: count, dropped, tables_on_host };
         Ok((model, report))
     }
 
@@ -125,13 +138,14 @@ fn expected(model: &Janus) -> Vec<Parameter> {
     visitor.found
 }
 
-/// Checks both directions, then moves every tensor to the device in its format.
+/// Checks both directions, then moves every tensor to its device in the format that `dtype_of`
+/// gives to its path and rank.
 ///
 /// `dir` is where the tensors came from, for messages.
 fn fill(
     model: &mut Janus,
     tensors: Vec<LazyTensor>,
-    precision: Precision,
+    dtype_of: impl Fn(&str, usize) -> DType,
     dir: &Path,
 ) -> Result<(), Error> {
     let parameters = expected(model);
@@ -143,7 +157,7 @@ fn fill(
         tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let ready = parameters.into_iter().zip(names).filter_map(|(parameter, (name, shape))| {
         let mut tensor = by_name.remove(&name)?;
-        let dtype = precision.of_parameter(&parameter.path, shape.len());
+        let dtype = dtype_of(&parameter.path, shape.len());
         tensor.name = parameter.path;
         Some(cast(tensor, dtype))
     });
@@ -244,7 +258,7 @@ mod tests {
         *tensor = LazyTensor::deferred(norm.into(), dtype, shape, None, length, || {
             Err(burn_pack::Error::IoError("the disk is gone".into()))
         });
-        let error = fill(&mut model, tensors, Precision::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("'{norm}'")) && text.contains("the disk is gone"), "{text}");
     }
@@ -253,7 +267,7 @@ mod tests {
     fn a_misfit_names_the_folder() {
         let (checkpoint, mut model) = tiny();
         let tensors = checkpoint.canonical().unwrap().tensors.split_off(1);
-        let error = fill(&mut model, tensors, Precision::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&checkpoint.dir.display().to_string()), "{text}");
         assert!(text.contains("1 missing"), "{text}");

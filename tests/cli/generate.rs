@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::ask::numbers;
 use crate::{Ran, fixtures, run};
 
-const PROMPT: &str = "a red cube on a blue sphere";
+pub const PROMPT: &str = "a red cube on a blue sphere";
 
-fn codes(json: &Value, image: usize) -> Vec<i64> {
+pub fn codes(json: &Value, image: usize) -> Vec<i64> {
     let codes = json["images"][image]["codes"].as_array().unwrap();
     codes.iter().map(|code| code.as_i64().unwrap()).collect()
 }
 
-fn generate(folder: &std::path::Path, model: &str, words: &[&str]) -> Ran {
+pub fn generate(folder: &std::path::Path, model: &str, words: &[&str]) -> Ran {
     let model = fixtures().join(model);
     let mut all = vec!["generate", PROMPT, "--device", "cpu", "--model", model.to_str().unwrap()];
     all.extend(words);
@@ -61,6 +61,13 @@ fn a_picture_does_not_depend_on_those_beside_it() {
     assert_ne!(codes(&three, 0), codes(&three, 2));
     let read = |name: &str| std::fs::read(here.path().join(name)).unwrap();
     assert_eq!(read("a-1.png"), read("b.png"));
+    // The rest of a series, under the names that it would have had.
+    let last = draw(&["--first", "2", "-o", "c.png"]);
+    assert_eq!(
+        (&last["images"][0]["path"], codes(&last, 0)),
+        (&"c-3.png".into(), codes(&three, 2))
+    );
+    std::fs::remove_file(here.path().join("c-3.png")).unwrap();
     assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 4);
 }
 
@@ -78,6 +85,23 @@ fn bad_requests_are_refused_before_the_model_is_read() {
     assert_snapshot!("generate_no_folder", draw(&["-o", "nowhere/new.png"]));
     assert_snapshot!("generate_cfg", draw(&["-o", "new.png", "--cfg", "nan"]));
     assert_snapshot!("generate_none", draw(&["-o", "new.png", "-n", "0"]));
+    assert_snapshot!("generate_contradiction", draw(&["-o", "new.png", "--format", "jpeg"]));
+    assert_snapshot!("generate_quality_png", draw(&["-o", "new.png", "--quality", "80"]));
+    assert_snapshot!("generate_quality_0", draw(&["-o", "new.jpg", "--quality", "0"]));
+    assert_snapshot!("generate_every", draw(&["-o", "new.png", "--preview-every", "2"]));
+    assert_snapshot!("generate_grid_is_output", draw(&["-o", "new.png", "--grid", "./new.png"]));
+    assert_snapshot!("generate_grid_exists", draw(&["-o", "new.png", "--grid", "old.png"]));
+    assert_snapshot!("generate_preview_format", draw(&["-o", "new.png", "--preview", "now.gif"]));
+    let many = ["-o", "new.png", "-n", "257", "--grid", "all.png"];
+    assert_snapshot!("generate_grid_many", draw(&many));
+    let both = ["-o", "new.png", "--force", "--skip-existing"];
+    assert_snapshot!("generate_force_and_skip", draw(&both));
+    assert_snapshot!("generate_any_model", draw(&["-o", "new.png", "--any-model"]));
+    let empty = run(here.path(), &["generate", " ", "-o", "new.png", "--model", "nowhere"]);
+    assert_snapshot!("generate_empty", empty);
+    let nothing = run(here.path(), &["generate", "-o", "new.png", "--model", "nowhere"]);
+    assert_snapshot!("generate_nothing", nothing);
+    assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
     assert_eq!(std::fs::read(here.path().join("old.png")).unwrap(), b"precious");
 }
 

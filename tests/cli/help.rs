@@ -17,6 +17,8 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_inspect", help(&["inspect", "--help"]));
     assert_snapshot!("help_devices", help(&["devices", "--help"]));
     assert_snapshot!("help_convert", help(&["convert", "--help"]));
+    assert_snapshot!("help_bench", help(&["bench", "--help"]));
+    assert_snapshot!("help_estimate", help(&["estimate", "--help"]));
     assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
 }
 

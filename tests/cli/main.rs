@@ -6,12 +6,18 @@
 
 mod ask;
 mod batch;
+mod bench;
 mod chat;
 #[cfg(unix)]
 mod chat_terminal;
 mod convert;
 mod devices;
+mod estimate;
 mod generate;
+mod generate_again;
+mod generate_files;
+#[cfg(unix)]
+mod generate_live;
 mod help;
 mod inspect;
 mod pipe;

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
+use janus_infer::preview::preview;
 use janus_infer::{
-    AskOptions, DrawOptions, Engine, FinishReason, Guidance, Picture, Reply, Sampling,
+    AskOptions, DrawEvent, DrawOptions, Engine, FinishReason, Guidance, Manner, Order, Picture,
+    Reply, Sampler, Sampling,
 };
 use janus_model::processor::{ChatStyle, Conversation, Message, Part, Processor, RgbImage8};
 use janus_model::{Janus, LoadOptions, Parts};
@@ -207,6 +209,112 @@ fn finished_pictures_survive_a_break() {
     });
     let gallery = gallery.expect("one picture");
     assert_eq!((gallery.pictures.len(), gallery.complete), (1, false));
+}
+
+fn orders() -> Vec<Order> {
+    let order = |(prompt, seed): (&str, u64)| {
+        let sampler = Sampler { seed, stream: seed / 2 };
+        Order { prompt: prompt.to_owned(), sampler }
+    };
+    [("a cat", 4), ("a dog in a boat, far from the shore", 5), ("a cat", 6)].map(order).to_vec()
+}
+
+#[test]
+fn every_order_has_its_own_prompt_and_chance() {
+    let engine = engine();
+    let mut events = Vec::new();
+    let mut together = Vec::new();
+    let manner = Manner { at_once: 2, ..Manner::default() };
+    let complete = engine.draw(&orders(), &manner, |event| {
+        match event {
+            DrawEvent::Step(progress) if progress.step.done == 144 => {
+                events.push(format!("{} of {}", progress.finished, progress.pictures));
+            }
+            DrawEvent::Step(_) => {}
+            DrawEvent::Finished(picture) => {
+                events.push(format!("picture {}", picture.prompt));
+                together.push(picture);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(complete.expect("pictures"));
+    // Each group is handed over before the next one is begun.
+    assert_eq!(events, ["0 of 3", "picture 0", "picture 1", "2 of 3", "picture 2"]);
+    for (order, picture) in orders().iter().zip(together) {
+        let Sampler { seed, stream } = order.sampler;
+        let options = DrawOptions { seed, first: stream, ..DrawOptions::default() };
+        let alone = draw(&engine, &[&order.prompt], &options).remove(0);
+        assert_eq!((alone.codes, alone.image), (picture.codes, picture.image));
+        assert_eq!(picture.sampler, order.sampler);
+    }
+}
+
+/// How many pictures come out where the callback breaks off at this event, and whether that is all.
+fn until(engine: &Engine, stop: impl Fn(&DrawEvent<'_>) -> bool) -> (usize, bool) {
+    let mut count = 0;
+    let manner = Manner { at_once: 2, guidance: Guidance { weight: 1.0 }, ..Manner::default() };
+    let complete = engine.draw(&orders(), &manner, |event| {
+        count += usize::from(matches!(event, DrawEvent::Finished(_)));
+        if stop(&event) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (count, complete.expect("no error"))
+}
+
+#[test]
+fn drawing_can_be_broken_off_anywhere() {
+    let engine = engine();
+    let at_step = |group, step| {
+        move |event: &DrawEvent<'_>| match event {
+            DrawEvent::Step(p) => p.finished == group && p.step.done == step,
+            DrawEvent::Finished(_) => false,
+        }
+    };
+    let at_picture = |number| move |event: &DrawEvent<'_>| matches!(event, DrawEvent::Finished(p) if p.prompt == number);
+    assert_eq!(until(&engine, at_step(0, 1)), (0, false));
+    assert_eq!(until(&engine, at_step(0, 143)), (0, false));
+    // The codes are complete: they are not thrown away.
+    assert_eq!(until(&engine, at_step(0, 144)), (2, false));
+    assert_eq!(until(&engine, at_step(2, 144)), (3, true));
+    assert_eq!(until(&engine, at_picture(0)), (1, false));
+    assert_eq!(until(&engine, at_picture(2)), (3, true));
+    assert_eq!(until(&engine, |_| false), (3, true));
+}
+
+#[test]
+fn a_prompt_that_cannot_be_drawn_is_told_before_anything_is_drawn() {
+    let engine = engine();
+    let mut orders = orders();
+    orders[2].prompt = "word ".repeat(5000);
+    let mut events = 0;
+    let drawn = engine.draw(&orders, &Manner { at_once: 1, ..Manner::default() }, |_| {
+        events += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(drawn.is_err());
+    assert_eq!(events, 0);
+}
+
+#[test]
+fn a_preview_shows_what_is_drawn_and_nothing_else() {
+    let engine = engine();
+    let whole = draw(&engine, &["a cat"], &DrawOptions::default()).remove(0);
+    let part = |codes: usize| preview(engine.janus(), &whole.codes[..codes]).expect("a preview");
+    assert_eq!(part(144), whole.image);
+    // Five rows of twelve codes and seven more, each 8 pixels high and wide.
+    let image = part(5 * 12 + 7);
+    let pixel = |x: usize, y: usize| &image.pixels()[3 * (y * 96 + x)..][..3];
+    for (x, y) in (0..96).flat_map(|y| (0..96).map(move |x| (x, y))) {
+        let drawn = y / 8 < 5 || (y / 8 == 5 && x / 8 < 7);
+        assert!(drawn || pixel(x, y) == [127; 3], "{x} {y}");
+    }
+    let grey = (0..40).flat_map(|y| (0..96).map(move |x| (x, y)));
+    let grey = grey.filter(|(x, y)| pixel(*x, *y) == [127; 3]).count();
+    assert!(grey < 96, "{grey} pixels of the drawn part are grey");
+    assert!(part(0).pixels().iter().all(|value| *value == 127));
+    let wrong = preview(engine.janus(), &[i32::MAX]).expect_err("no such code").to_string();
+    assert!(wrong.starts_with("codes: "), "{wrong}");
+    assert!(preview(engine.janus(), &[0; 145]).is_err());
 }
 
 #[test]

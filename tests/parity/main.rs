@@ -16,4 +16,5 @@ mod llama;
 mod load;
 mod processor;
 mod siglip;
+mod tables;
 mod vq;

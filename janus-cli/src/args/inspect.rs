@@ -13,7 +13,8 @@ Examples:
   janus inspect janus-pro-1b            the architecture, without any file
 
 Exits with 1 when a tensor is missing, unused or of another shape, or when the tokenizer
-cannot be used. Only headers are read, unless --check-tensors is given.")]
+cannot be used. Only headers are read, and a sample of each tensor for the fingerprint, unless
+--check-tensors is given. The fingerprint is the same for the same weights in any naming and file.")]
 pub struct InspectArgs {
     /// Model folder, Hugging Face cache folder, weight file, or the name of a published model.
     #[arg(value_name = "DIR|PRESET")]

@@ -4,9 +4,11 @@
 mod answer;
 mod ask;
 mod batch;
+mod bench;
 mod chat;
 mod convert;
 mod devices;
+mod estimate;
 mod generate;
 mod inspect;
 mod model;
@@ -19,10 +21,12 @@ use clap::{Parser, Subcommand};
 pub use answer::AnswerArgs;
 pub use ask::AskArgs;
 pub use batch::{BatchArgs, OnError};
+pub use bench::BenchArgs;
 pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
-pub use generate::GenerateArgs;
+pub use estimate::EstimateArgs;
+pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, LimitArgs, ModelArgs, SamplingArgs};
 
@@ -61,6 +65,10 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Write a model under other tensor names or in another number format.
     Convert(ConvertArgs),
+    /// Forecast the memory that a model will take, before anything is loaded.
+    Estimate(EstimateArgs),
+    /// Measure how fast a model runs here, stage by stage.
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -74,6 +82,8 @@ impl Command {
             Self::Inspect(args) => args.json,
             Self::Devices(args) => args.json,
             Self::Convert(args) => args.json,
+            Self::Estimate(args) => args.json,
+            Self::Bench(args) => args.json,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::device::DeviceChoice;
 use crate::units::{self, WeightType};
 
 /// Which model, on what.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// Model folder, or Hugging Face cache folder.
     #[arg(short, long, value_name = "DIR", env = "JANUS_MODEL", hide_env_values = true)]
@@ -144,7 +144,7 @@ impl ImageArgs {
 const LIMITS: &str = "Limits on what weight files may claim";
 
 /// How much of what a weight file claims about itself is believed.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct LimitArgs {
     /// Bytes of a safetensors header.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, env = "JANUS_MAX_HEADER_SIZE", hide_env_values = true, hide_short_help = true,

@@ -1,11 +1,12 @@
-//! `janus inspect`: what a model folder holds, and whether it is whole. Only headers are read.
+//! `janus inspect`: what a model folder holds, and whether it is whole. Only headers are read, and a
+//! sample of each tensor for the fingerprint.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use janus_model::JanusConfig;
 use janus_model::checkpoint::{
-    CheckpointError, Difference, Dropped, Manifest, Mismatch, Naming, check_tensors,
+    CheckpointError, Difference, Dropped, Fingerprint, Manifest, Mismatch, Naming, check_tensors,
 };
 use janus_model::config::Dialect;
 use janus_model::processor::{ChatStyle, SpecialIds};
@@ -46,6 +47,8 @@ struct Findings {
     /// From the tokenizer, if there is one; else why it cannot be used.
     tokens: Result<Option<SpecialIds>, String>,
     official: Option<Official>,
+    /// The same for the same weights in any format.
+    fingerprint: Fingerprint,
     notes: Vec<String>,
 }
 
@@ -84,7 +87,8 @@ impl Findings {
                 "config.json and tensor names are of different dialects; janus reads both".into(),
             );
         }
-        Ok(Self { tokens, official, notes })
+        let fingerprint = Fingerprint::of(&folder.config, &folder.canonical.tensors)?;
+        Ok(Self { tokens, official, fingerprint, notes })
     }
 
     fn whole(&self, folder: &Folder) -> bool {
@@ -181,6 +185,7 @@ fn as_json(args: &InspectArgs, folder: &Folder, findings: &Findings) -> Value {
                 official.differences.iter().map(ToString::to_string).collect();
             json!({"name": official.name, "same": differences.is_empty(), "differences": differences})
         }),
+        "fingerprint": findings.fingerprint.to_string(),
         "notes": findings.notes,
     })
 }
@@ -292,6 +297,7 @@ fn as_text(args: &InspectArgs, folder: &Folder, findings: &Findings) -> String {
         Ok(None) => {}
         Err(problem) => lines.add("processor", format!("cannot be used: {problem}")),
     }
+    lines.add("fingerprint", findings.fingerprint.to_string());
     if let Some(official) = &findings.official {
         official_lines(&mut lines, official);
     }

@@ -2,8 +2,10 @@
 
 pub mod ask;
 pub mod batch;
+pub mod bench;
 pub mod chat;
 pub mod convert;
 pub mod devices;
+pub mod estimate;
 pub mod generate;
 pub mod inspect;

@@ -8,11 +8,15 @@
 //! while a model is running from it can still do harm.
 
 use std::{
+    cell::Cell,
     fs::{File, TryLockError},
     io::{self, Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use burn::{
@@ -59,6 +63,8 @@ pub(crate) struct MappedFile {
 struct Inner {
     map: Mmap,
     file: File,
+    /// Whether the system was told that little will be read, here and there.
+    scattered: AtomicBool,
 }
 
 struct Owner(Arc<Inner>);
@@ -93,7 +99,7 @@ impl MappedFile {
         // plain numbers, so a concurrent writer can change values but not break invariants;
         // truncation is treated in the module doc.
         let map = unsafe { Mmap::map(&file) }.map_err(io_error("map"))?;
-        let inner = Arc::new(Inner { map, file });
+        let inner = Arc::new(Inner { map, file, scattered: AtomicBool::new(false) });
         let bytes = bytes::Bytes::from_owner(Owner(inner.clone()));
         Ok(Self { path: path.to_owned(), inner, bytes })
     }
@@ -108,7 +114,8 @@ impl MappedFile {
             .map_err(|source| CheckpointError::io(&self.path, "read", source))
     }
 
-    /// The bytes of `range` without a copy, unless their address is not a multiple of `align`.
+    /// The bytes of `range` without a copy, unless their address is not a multiple of `align`
+    /// (and within [`glance`] even then).
     ///
     /// # Errors
     /// The file has become shorter since it was opened.
@@ -119,10 +126,24 @@ impl MappedFile {
     ) -> Result<Bytes, burn_pack::Error> {
         self.check_length()?;
         let slice = self.bytes.slice(range);
-        if slice.as_ptr().addr().is_multiple_of(align) {
+        let glancing = GLANCING.get();
+        self.announce(glancing);
+        if slice.as_ptr().addr().is_multiple_of(align) || glancing {
             Ok(Bytes::from_shared(slice, AllocationProperty::File))
         } else {
             Ok(Bytes::from_bytes_vec(slice.to_vec()))
+        }
+    }
+
+    /// Reading ahead is a gain for whole tensors, and the better part of the cost for samples.
+    fn announce(&self, scattered: bool) {
+        if self.inner.scattered.swap(scattered, Ordering::Relaxed) != scattered {
+            // Advice: without it all is the same, only slower.
+            #[cfg(unix)]
+            let _ = self.inner.map.advise(match scattered {
+                true => memmap2::Advice::Random,
+                false => memmap2::Advice::Normal,
+            });
         }
     }
 
@@ -138,6 +159,24 @@ impl MappedFile {
             Err(error) => Err(burn_pack::Error::IoError(error.to_string())),
         }
     }
+}
+
+thread_local! {
+    static GLANCING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `look`, which reads little of what it draws, and takes it for bytes: tensors at odd addresses
+/// are not copied, and nothing is read ahead. Lazy tensors hide the file they come from, hence a
+/// word to this thread in place of an argument.
+pub(crate) fn glance<T>(look: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            GLANCING.set(self.0);
+        }
+    }
+    let _reset = Reset(GLANCING.replace(true));
+    look()
 }
 
 impl ReadAt for MappedFile {

@@ -19,6 +19,7 @@
 //! Not here: the model's modules, which know nothing of files, and downloading.
 
 pub mod error;
+pub mod fingerprint;
 pub mod keys;
 pub mod lazy;
 pub mod limits;
@@ -40,6 +41,7 @@ use std::{
 };
 
 pub use error::{CheckpointError, Impostor};
+pub use fingerprint::Fingerprint;
 use keys::Import;
 pub use keys::{Canonical, Dropped, Naming};
 pub use lazy::{LazyTensor, cast, check_tensors, concat, main_dtype, rows};

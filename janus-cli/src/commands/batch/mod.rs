@@ -33,10 +33,11 @@ pub fn run(args: &BatchArgs) -> Result<Verdict, Failure> {
     let input = Input::open(args)?;
     refuse_own_output(args)?;
     let captions = Captions::new(args, &input)?;
-    let fingerprint = model::fingerprint(&args.model)?;
+    let (_, weights) = model::identity(&args.model)?;
+    let model = format!("{weights} {}", model::rules(&args.model)?);
     let mut output = Output::open(args)?;
     options.seed = seed(args, &mut output)?;
-    let settings = settings(args, &options, &fingerprint);
+    let settings = settings(args, &options, &model);
     interrupt::listen();
     let Some(before) = resume(args, &input, &mut output, &captions, &settings)? else {
         report::note("stopped before anything was answered");
@@ -91,10 +92,10 @@ fn seed(args: &BatchArgs, output: &mut Output) -> Result<u64, Failure> {
 }
 
 /// Everything that decides answers and is the same for all rows.
-fn settings(args: &BatchArgs, options: &AskOptions, fingerprint: &str) -> String {
+fn settings(args: &BatchArgs, options: &AskOptions, model: &str) -> String {
     let sampling = &options.sampling;
     let settings = json!({
-        "version": 1, "model": fingerprint, "dtype": args.model.dtype.map(|d| format!("{d:?}")),
+        "version": 1, "model": model, "dtype": args.model.dtype.map(|d| format!("{d:?}")),
         "system": args.answer.system, "max_new_tokens": options.max_new_tokens,
         "stop": options.stop, "temperature": sampling.temperature, "top_k": sampling.top_k,
         "top_p": sampling.top_p, "repetition_penalty": sampling.repetition_penalty,

@@ -1,26 +1,8 @@
-//! How much memory a request will need, from sizes alone: nothing is loaded or allocated.
-//!
-//! Weights and caches are exact; activations are the few largest tensors that live at the same
-//! time, which real backends exceed by their own buffers.
+//! How many parameters each part of the model has, by the format they are kept in.
 
 use burn::tensor::DType;
 use janus_model::config::JanusConfig;
 use janus_model::{Parts, Precision};
-
-/// What is done with the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// Which halves are loaded.
-    pub parts: Parts,
-    /// Rows of the language model's batch; twice the pictures where guidance is on.
-    pub rows: usize,
-    /// Tokens of the longest prompt.
-    pub prompt: usize,
-    /// Tokens the cache has room for.
-    pub tokens: usize,
-    /// Pictures that go through an image network at once.
-    pub pictures: usize,
-}
 
 /// Parameters of one part, by the number format they are kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,24 +15,6 @@ pub struct Elements {
     pub f32: u64,
     /// Convolutions of the image tokenizer: [`Precision::image_tokenizer`].
     pub image_tokenizer: u64,
-}
-
-/// Bytes, by what they are for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forecast {
-    /// Weights of each loaded part, named as in the checkpoint.
-    pub weights: Vec<(&'static str, u64)>,
-    /// Keys and values.
-    pub cache: u64,
-    /// Activations at the worst moment, roughly.
-    pub activations: u64,
-}
-
-impl Forecast {
-    /// Everything together.
-    pub fn total(&self) -> u64 {
-        self.weights.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.cache + self.activations
-    }
 }
 
 impl Elements {
@@ -108,25 +72,8 @@ impl std::ops::Add for Elements {
 }
 
 /// Bytes of one element.
-fn size(dtype: DType) -> u64 {
+pub(super) fn size(dtype: DType) -> u64 {
     dtype.size() as u64
-}
-
-/// Memory for a workload.
-pub fn forecast(config: &JanusConfig, precision: &Precision, work: &Workload) -> Forecast {
-    let weights = elements(config, work.parts)
-        .into_iter()
-        .map(|(part, elements)| (part, elements.bytes(precision)))
-        .collect();
-    let cache = cache_bytes(config, precision, work.rows, work.tokens);
-    Forecast { weights, cache, activations: activation_bytes(config, precision, work) }
-}
-
-/// Keys and values of `rows` rows of `tokens` tokens: `2 · layers · H_kv · d` numbers per token.
-pub fn cache_bytes(config: &JanusConfig, precision: &Precision, rows: usize, tokens: usize) -> u64 {
-    let llm = &config.language;
-    let per_token = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim;
-    (per_token * rows) as u64 * tokens as u64 * size(precision.compute)
 }
 
 /// Parameters of every loaded part, named as in the checkpoint.
@@ -240,33 +187,6 @@ fn attention(channels: usize) -> Elements {
     Elements::norms(2 * channels) + Elements::conv(1, channels, channels).times(4)
 }
 
-/// The largest of prefill, image encoding and image decoding.
-fn activation_bytes(config: &JanusConfig, precision: &Precision, work: &Workload) -> u64 {
-    let (llm, vit, vq) = (&config.language, &config.vision, &config.gen_vision);
-    let count = |factors: &[usize]| factors.iter().map(|n| *n as u64).product::<u64>();
-    let compute = size(precision.compute);
-    // Residual stream, its norm, and the MLP's three; scores in f32 where attention keeps them.
-    let prefill = count(&[work.rows, work.prompt, 4 * llm.hidden_size + 3 * llm.intermediate_size])
-        * compute
-        + 2 * count(&[work.rows, llm.num_attention_heads, work.prompt, work.prompt]) * 4;
-    let scores = if work.parts == Parts::Generation {
-        count(&[work.rows, config.gen_head.codes])
-    } else {
-        count(&[work.rows, llm.vocab_size.max(config.gen_head.codes)])
-    };
-    let tokens = vit.num_tokens();
-    let encode = count(&[work.pictures, tokens, 4 * vit.hidden_size + 2 * vit.intermediate_size])
-        * compute
-        + 2 * count(&[work.pictures, vit.num_attention_heads, tokens, tokens]) * 4;
-    // Full resolution: block input, normed in f32, convolved, and the nine shifted copies that a
-    // convolution by matrix product makes.
-    let plane = count(&[work.pictures, vq.base_channels, vq.image_size, vq.image_size]);
-    let decode = plane * (4 + 12 * size(precision.image_tokenizer));
-    let understanding = if work.parts == Parts::Generation { 0 } else { encode };
-    let generation = if work.parts == Parts::Understanding { 0 } else { decode };
-    (prefill + scores * 4).max(understanding).max(generation)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,21 +213,5 @@ mod tests {
             assert_eq!(of(&list, "gen_vision_model").total(), 71_948_939 - 65_536);
             assert_eq!(sum, total - 12_595_200 - 65_536);
         }
-    }
-
-    #[test]
-    fn a_token_of_cache_takes_what_the_specification_says() {
-        let precision = Precision { compute: DType::BF16, ..Precision::F32 };
-        assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &precision, 1, 1), 196_608);
-        assert_eq!(cache_bytes(&JanusConfig::pro_7b(), &precision, 1, 1), 491_520);
-    }
-
-    #[test]
-    fn halves_take_less_than_the_whole() {
-        let config = JanusConfig::pro_1b();
-        let work = |parts| Workload { parts, rows: 2, prompt: 30, tokens: 605, pictures: 1 };
-        let total = |parts| forecast(&config, &Precision::F32, &work(parts)).total();
-        assert!(total(Parts::Understanding) < total(Parts::All));
-        assert!(total(Parts::Generation) < total(Parts::All));
     }
 }

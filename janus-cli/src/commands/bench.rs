@@ -1,0 +1,311 @@
+//! `janus bench`: how long each stage takes here, on the weights that will be used.
+
+use std::time::Instant;
+
+use burn::tensor::{DType, Tensor, TensorData};
+use janus_infer::chat::{Prompt, TextRequest, Writing};
+use janus_infer::generate::{Drawing, ImageRequest, pixels};
+use janus_infer::{Guidance, InferError, memory};
+use janus_model::{Janus, Parts};
+use serde_json::{Value, json};
+
+use crate::args::BenchArgs;
+use crate::model::Loaded;
+use crate::process;
+use crate::progress::Stage as Line;
+use crate::report::{self, Failure, Verdict};
+use crate::units::size;
+
+/// Runs the command.
+pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
+    let guidance = Guidance { weight: args.cfg };
+    guidance.validate()?;
+    let start = Instant::now();
+    let loaded = Loaded::open(&args.model, Parts::All)?;
+    let load = start.elapsed().as_secs_f64();
+    let bench = Bench { janus: loaded.engine.janus(), args, guidance };
+    bench.warm_up()?;
+    let mut runs = Vec::new();
+    for turn in 1..=args.repeat {
+        runs.push(bench.round(turn)?);
+    }
+    let mut stages = medians(&runs);
+    stages.insert(0, Stage { name: "load", runs: vec![load], bytes: None, each: 1, peak: None });
+    if args.json {
+        report::print_json(&bench.json(&loaded.device, &stages))?;
+    } else {
+        report::print(&bench.text(&loaded, &stages))?;
+    }
+    Ok(Verdict::Yes)
+}
+
+/// What is timed.
+struct Bench<'a> {
+    janus: &'a Janus,
+    args: &'a BenchArgs,
+    guidance: Guidance,
+}
+
+/// One stage, and how long it took in each round.
+struct Stage {
+    name: &'static str,
+    /// Seconds.
+    runs: Vec<f64>,
+    /// Bytes of weights that are read each time, where reading them is most of the work.
+    bytes: Option<u64>,
+    /// Tokens or pictures that one run stands for.
+    each: usize,
+    /// The most that was resident while it ran, in bytes.
+    peak: Option<u64>,
+}
+
+impl Stage {
+    fn seconds(&self) -> f64 {
+        let mut sorted = self.runs.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            f64::midpoint(sorted[middle - 1], sorted[middle])
+        }
+    }
+}
+
+/// Rounds turned into stages.
+fn medians(rounds: &[Vec<Stage>]) -> Vec<Stage> {
+    let names = rounds.first().map_or(&[][..], |round| &round[..]);
+    let collect = |(i, first): (usize, &Stage)| Stage {
+        name: first.name,
+        runs: rounds.iter().map(|round| round[i].runs[0]).collect(),
+        bytes: first.bytes,
+        each: first.each,
+        peak: rounds.iter().filter_map(|round| round[i].peak).max(),
+    };
+    names.iter().enumerate().map(collect).collect()
+}
+
+impl Bench<'_> {
+    /// First calls fetch pages from the disk, compile kernels and wake threads.
+    fn warm_up(&self) -> Result<(), Failure> {
+        let line = Line::new("warming up");
+        let mut drawing = self.drawing()?;
+        for _ in 0..2 {
+            drawing.step()?;
+        }
+        let mut writing = self.writing(8, 2)?;
+        writing.step()?;
+        writing.step()?;
+        line.finish();
+        Ok(())
+    }
+
+    /// Every stage once.
+    fn round(&self, turn: u16) -> Result<Vec<Stage>, Failure> {
+        let label = |what: &str| {
+            // What an earlier stage left behind is gone by now.
+            process::forget_peak();
+            match self.args.repeat {
+                1 => Line::new(what),
+                all => Line::new(&format!("{what}, round {turn} of {all}")),
+            }
+        };
+        let mut stages = Vec::new();
+        let mut add = |name, each, bytes, seconds| {
+            let peak = process::memory().map(|memory| memory.peak);
+            stages.push(Stage { name, runs: vec![seconds], bytes, each, peak });
+        };
+        let line = label("a picture through the vision tower");
+        add("vision", 1, None, clock(|| self.see())?.0);
+        line.finish();
+
+        let line = label("reading and writing text");
+        let tokens = self.args.text_tokens as usize;
+        let mut writing = self.writing(self.args.prefill as usize, tokens + 1)?;
+        add("prefill", self.args.prefill as usize, None, clock(|| writing.step())?.0);
+        let all = clock(|| (0..tokens).try_for_each(|_| writing.step().map(drop)))?.0;
+        drop(writing);
+        add("text_token", 1, Some(self.weights(Parts::Understanding)), all / tokens as f64);
+        line.finish();
+
+        let line = label("drawing");
+        let images = usize::from(self.args.num_images);
+        let mut drawing = self.drawing()?;
+        let total = drawing.progress().total;
+        let codes = self.codes();
+        let prefill = clock(|| drawing.step())?.0;
+        add("image_prefill", images, None, prefill);
+        let all = clock(|| (1..codes).try_for_each(|_| drawing.step().map(drop)))?.0;
+        let step = all / (codes - 1) as f64;
+        add("image_step", images, Some(self.weights(Parts::Generation)), step);
+        drop(drawing);
+        line.finish();
+
+        let line = label("a picture through the image tokenizer");
+        let code = |i| (i * 7919 % self.janus.config().gen_vision.num_embeddings) as i32;
+        let picture: Vec<i32> = (0..total).map(code).collect();
+        let decode = clock(|| pixels(self.janus, &[picture], 1))?.0;
+        add("vq_decode", 1, None, decode);
+        let whole = prefill + step * (total - 1) as f64 + decode * images as f64;
+        add("image", images, None, whole);
+        line.finish();
+        Ok(stages)
+    }
+
+    /// Codes that are drawn of each picture.
+    fn codes(&self) -> usize {
+        (self.args.codes as usize).min(self.janus.config().image_codes())
+    }
+
+    /// One picture, grey, to features that have arrived.
+    fn see(&self) -> Result<(), InferError> {
+        let side = self.janus.config().vision.image_size;
+        let grey = TensorData::new(vec![0.1_f32; 3 * side * side], [1, 3, side, side]);
+        let features = self.janus.encode_image(Tensor::from_data(grey, &self.janus.device()))?;
+        // Devices work ahead; the last number waits for all of them.
+        let last = features.flatten::<1>(0, 2).slice_dim(0, 0..1).into_data();
+        debug_assert_eq!(last.num_elements(), 1);
+        Ok(())
+    }
+
+    fn writing(&self, prompt: usize, tokens: usize) -> Result<Writing<'_>, InferError> {
+        let vocabulary = self.janus.config().language.vocab_size;
+        let ids = (0..prompt).map(|i| (i * 7919 % vocabulary) as i32).collect();
+        let prompt = Prompt::text(self.janus, &[ids], 0)?;
+        let request = TextRequest { max_new_tokens: tokens, ..TextRequest::new(Vec::new()) };
+        Writing::new(self.janus, prompt, request)
+    }
+
+    fn drawing(&self) -> Result<Drawing<'_>, InferError> {
+        // As long as a sentence with its role tokens.
+        let prompt: Vec<i32> = (0..24).map(|i| 2 + i % 40).collect();
+        let mut request = ImageRequest::new(&prompt, 0, 0, 0..u64::from(self.args.num_images));
+        request.guidance = self.guidance;
+        Drawing::new(self.janus, &request)
+    }
+
+    /// Bytes of the matrices that every token passes: not the tables, of which it takes a row,
+    /// nor the networks of pictures.
+    fn weights(&self, parts: Parts) -> u64 {
+        let config = self.janus.config();
+        let precision = self.janus.precision();
+        let table = (config.language.vocab_size * config.language.hidden_size) as u64;
+        let bytes = |(name, mut elements): (&str, memory::Elements)| match name {
+            "language_model" => {
+                elements.matrices -= table;
+                elements.bytes(&precision)
+            }
+            "gen_head" | "gen_aligner" => elements.bytes(&precision),
+            _ => 0,
+        };
+        memory::elements(config, parts).into_iter().map(bytes).sum()
+    }
+
+    fn json(&self, device: &str, stages: &[Stage]) -> Value {
+        let list: Vec<Value> = stages
+            .iter()
+            .map(|stage| {
+                let seconds = stage.seconds();
+                let bandwidth = stage.bytes.map(|bytes| bytes as f64 / seconds);
+                json!({"name": stage.name, "seconds": seconds, "runs": stage.runs,
+                       "items": stage.each, "peak_resident_bytes": stage.peak,
+                       "weight_bytes": stage.bytes,
+                       "bytes_per_second": bandwidth})
+            })
+            .collect();
+        let peak = stages.iter().filter_map(|stage| stage.peak).max();
+        json!({
+            "device": device, "dtype": name(self.janus.precision().weights),
+            "compute": name(self.janus.precision().compute), "threads": process::threads(),
+            "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
+            "stages": list, "peak_resident_bytes": peak,
+            "private_bytes": process::memory().map(|memory| memory.private),
+        })
+    }
+
+    fn text(&self, loaded: &Loaded, stages: &[Stage]) -> String {
+        let precision = self.janus.precision();
+        let mut text = format!(
+            "{}, weights {}, arithmetic {}, {} threads\n\n",
+            loaded.device,
+            name(precision.weights),
+            name(precision.compute),
+            process::threads()
+        );
+        for stage in stages {
+            let (label, seconds) = (self.label(stage), time(stage.seconds()));
+            text += format!("{label:<34}{seconds:>10}  {}", rate(stage)).trim_end();
+            text.push('\n');
+        }
+        if let Some(peak) = stages.iter().filter_map(|stage| stage.peak).max() {
+            text += &format!("\npeak memory {}, with file pages\n", size(peak));
+        }
+        text
+    }
+
+    /// A stage in words.
+    fn label(&self, stage: &Stage) -> String {
+        let rows = self.guidance.rows(usize::from(self.args.num_images));
+        let pictures =
+            if stage.each == 1 { "a picture".into() } else { format!("{} pictures", stage.each) };
+        match stage.name {
+            "load" => "load".into(),
+            "vision" => "vision tower, a picture".into(),
+            "prefill" => format!("prefill, {} tokens", stage.each),
+            "text_token" => "text token".into(),
+            "image_prefill" => format!("image prefill, {rows} rows"),
+            "image_step" => format!("image step, {rows} rows"),
+            "vq_decode" => "image tokenizer, a picture".into(),
+            _ => format!("{pictures}, whole"),
+        }
+    }
+}
+
+/// Rate in the unit that people compare.
+fn rate(stage: &Stage) -> String {
+    let seconds = stage.seconds();
+    let per_second = stage.each as f64 / seconds;
+    match (stage.name, stage.bytes) {
+        (_, Some(bytes)) => {
+            let bandwidth = size((bytes as f64 / seconds) as u64);
+            format!("{:.1} steps/s, weights at {bandwidth}/s", 1.0 / seconds)
+        }
+        ("prefill", _) => format!("{per_second:.0} tokens/s"),
+        ("image", _) => format!("{:.0} pictures/h", per_second * 3600.0),
+        _ => String::new(),
+    }
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
+}
+
+fn name(dtype: DType) -> String {
+    dtype.name().to_owned()
+}
+
+/// How long something takes.
+fn clock<T>(work: impl FnOnce() -> Result<T, InferError>) -> Result<(f64, T), InferError> {
+    let start = Instant::now();
+    let result = work()?;
+    Ok((start.elapsed().as_secs_f64(), result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let stage = |runs: &[f64]| Stage {
+            name: "x",
+            runs: runs.to_vec(),
+            bytes: None,
+            each: 1,
+            peak: None,
+        };
+        assert_eq!(stage(&[3.0]).seconds(), 3.0);
+        assert_eq!(stage(&[9.0, 1.0, 3.0]).seconds(), 3.0);
+        assert_eq!(stage(&[1.0, 2.0, 9.0, 4.0]).seconds(), 3.0);
+    }
+}

@@ -1,0 +1,129 @@
+//! `janus generate --reproduce`: a picture drawn again by what its file says.
+
+use std::path::Path;
+
+use janus_infer::{Manner, Order, Sampler};
+use janus_model::Parts;
+use serde_json::json;
+
+use super::origin;
+use super::plan::Plan;
+use super::studio::Studio;
+use crate::args::{GenerateArgs, ModelArgs};
+use crate::device::DeviceChoice;
+use crate::interrupt;
+use crate::metadata::{self, Record, Unreadable};
+use crate::model::{self, Loaded};
+use crate::report::{self, Exit, Failure, Verdict};
+use crate::units::short_name;
+
+/// Runs the command.
+pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
+    let record = metadata::read(path).map_err(|error| unreadable(path, error))?;
+    let sampler = Sampler { seed: record.seed, stream: record.index };
+    let plan = Plan::single(args, Order { prompt: record.prompt.clone(), sampler })?;
+    let manner = Manner { guidance: record.guidance()?, sampling: record.sampling()?, at_once: 1 };
+    interrupt::listen();
+    let (name, fingerprint) = model::identity(&args.model)?;
+    let fingerprint = fingerprint.to_string();
+    let other_model = fingerprint != record.model_fingerprint;
+    if other_model && !args.any_model {
+        return Err(another_model(path, &record, &name, &fingerprint));
+    }
+    let loaded = Loaded::open(&as_recorded(&args.model, &record), Parts::Generation)?;
+    let origin = (!args.files.no_metadata).then(|| origin(&loaded, name, fingerprint));
+    let mut studio = Studio::new(args, &plan, &manner, &loaded.engine, origin);
+    if !studio.draw()? {
+        report::note("stopped before the picture was finished");
+        return Ok(Verdict::Interrupted);
+    }
+    let identical = studio.last.as_ref() == Some(&record.codes_sha256);
+    if args.json {
+        report::print_json(&json!({
+            "images": studio.images, "complete": true, "identical": identical,
+            "reproduced": path, "prompt": record.prompt, "cfg": record.cfg,
+            "temperature": record.temperature, "top_k": record.top_k, "top_p": record.top_p,
+            "repetition_penalty": record.repetition_penalty, "seed": record.seed,
+            "device": loaded.device,
+        }))?;
+    } else {
+        report::print(if identical { "identical\n" } else { "differs\n" })?;
+    }
+    if identical {
+        return Ok(Verdict::Yes);
+    }
+    let dtype = short_name(loaded.engine.janus().precision().weights);
+    report::note(&reason(&record, other_model, &loaded.device, dtype));
+    Ok(Verdict::No)
+}
+
+/// Why the same settings may give another picture.
+fn reason(record: &Record, other_model: bool, device: &str, dtype: &str) -> String {
+    if other_model {
+        return format!("another model than {} draws other pictures", record.model);
+    }
+    let (then, now) =
+        (format!("{} in {}", record.device, record.dtype), format!("{device} in {dtype}"));
+    if then == now {
+        return format!(
+            "drawn on {then} then and now: another version of janus or of a driver, another \
+             processor, or weights that were changed a little"
+        );
+    }
+    format!(
+        "drawn on {then}, and now on {now}: sums that are rounded differently tip a close choice, \
+         and every code depends on those before it"
+    )
+}
+
+/// Device and format of the record, where nothing else is asked for and the device is there.
+fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
+    let mut args = args.clone();
+    if args.device != DeviceChoice::Auto {
+        return args;
+    }
+    let same = record.device.parse().ok().filter(|choice: &DeviceChoice| choice.open().is_ok());
+    if let Some(choice) = same {
+        args.device = choice;
+        args.dtype = args.dtype.or(record.dtype.parse().ok());
+    }
+    args
+}
+
+fn another_model(path: &Path, record: &Record, name: &str, fingerprint: &str) -> Failure {
+    // Folders may have one name and hold two models.
+    let short = |digits: &str| digits.chars().take(12).collect::<String>();
+    let (then, now) = (short(&record.model_fingerprint), short(fingerprint));
+    let message = format!(
+        "{}: drawn with another model: {} ({then}), and {name} is {now}",
+        path.display(),
+        record.model
+    );
+    Failure::new(Exit::BadData, message).hint(
+        "--model names the one it was drawn with (`janus inspect` shows fingerprints); \
+         --any-model draws with this one",
+    )
+}
+
+fn unreadable(path: &Path, error: Unreadable) -> Failure {
+    let shown = path.display();
+    let bad = |what: String| Failure::new(Exit::BadData, format!("{shown}: {what}"));
+    let hint = "--reproduce takes a PNG file as `janus generate` wrote it; programs that edit or \
+                send pictures often leave out how they were made";
+    match error {
+        Unreadable::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Failure::new(Exit::Missing, format!("{shown}: no such file"))
+        }
+        Unreadable::Io(error) => Failure::io(path, "read", &error),
+        Unreadable::NotAFile => bad("this is not a file".into()),
+        Unreadable::NotPng(why) => bad(format!("this is no PNG file: {why}")).hint(hint),
+        Unreadable::Nothing => bad("it does not say how it was drawn".into()).hint(hint),
+        Unreadable::Damaged(why) => {
+            bad(format!("what it says about how it was drawn cannot be used: {why}")).hint(hint)
+        }
+        Unreadable::Version(version) => {
+            bad(format!("it says how it was drawn in version {version}, which is not known"))
+                .hint("it was written by another janus; use that one, or a newer one")
+        }
+    }
+}
