@@ -7,6 +7,7 @@
 //! Data goes to stdout, everything else to stderr. No backend is touched before the arguments
 //! are understood, so `janus --help` is as fast as starting a process.
 
+mod answers;
 mod args;
 mod commands;
 mod companions;
@@ -15,6 +16,7 @@ mod folder;
 mod formats;
 mod hub;
 mod interrupt;
+mod lines;
 mod machine;
 mod metadata;
 mod model;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
         Command::Ask(args) => commands::ask::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Batch(args) => commands::batch::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Devices(args) => commands::devices::run(args),

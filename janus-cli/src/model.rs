@@ -7,7 +7,9 @@ use janus_infer::memory::{Place, Workload, forecast, pictures_at_once};
 use janus_infer::{Engine, Guidance};
 use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
+use janus_model::processor::{FileError, ProcessorError, read_file};
 use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
+use sha2::{Digest, Sha256};
 
 use crate::args::ModelArgs;
 use crate::device::DeviceChoice;
@@ -130,4 +132,26 @@ pub fn identity(args: &ModelArgs) -> Result<(String, Fingerprint), Failure> {
     let folder = fs::canonicalize(&found).unwrap_or(found);
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok((name, fingerprint))
+}
+
+/// Above any tokenizer.
+const MAX_RULES_BYTES: u64 = 64 << 20;
+
+/// What tells the rest of a model's folder from others: how words and pictures become numbers.
+///
+/// # Errors
+/// A folder without a model, or files of it that cannot be read.
+pub fn rules(args: &ModelArgs) -> Result<String, Failure> {
+    let dir = Checkpoint::open(&resolve(&args.model)?, &args.limits.limits())?.dir;
+    let mut hash = Sha256::new();
+    let names = ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"];
+    for name in names.into_iter().chain(["processor_config.json"]) {
+        match read_file(&dir.join(name), MAX_RULES_BYTES) {
+            Ok(bytes) => hash.update([&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat()),
+            // Not every folder has all of them.
+            Err(FileError::Missing { .. }) => hash.update([0]),
+            Err(error) => return Err(ProcessorError::from(error).into()),
+        }
+    }
+    Ok(format!("{:x}", hash.finalize()))
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use janus_model::processor::{ProcessorError, RgbImage8, load_image};
+use janus_model::processor::{
+    ImageError, ProcessorError, RgbImage8, decode_image, load_image, read_file,
+};
 
 use crate::args::ImageArgs;
 use crate::report::Failure;
@@ -16,6 +18,33 @@ use crate::report::Failure;
 pub fn read(path: &Path, how: &ImageArgs) -> Result<RgbImage8, Failure> {
     load_image(path, &how.limits(), how.orientation())
         .map_err(|error| ProcessorError::from(error).into())
+}
+
+/// The bytes of a picture's file, within the limits.
+///
+/// # Errors
+/// As [`read`], without looking inside.
+pub fn read_bytes(path: &Path, how: &ImageArgs) -> Result<Vec<u8>, Failure> {
+    read_file(path, how.limits().max_bytes)
+        .map_err(|error| ProcessorError::from(ImageError::from(error)).into())
+}
+
+/// The picture in the bytes of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(path: &Path, bytes: &[u8], how: &ImageArgs) -> Result<RgbImage8, Failure> {
+    decode_image(bytes, &how.limits(), how.orientation()).map_err(|error| {
+        let error = ImageError::File { path: path.to_owned(), source: Box::new(error) };
+        ProcessorError::from(error).into()
+    })
+}
+
+/// Whether a name ends as those of pictures do.
+pub fn has_picture_name(path: &Path) -> bool {
+    let known = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| known.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
 /// Writes a file under another name first: nobody ever sees half of it.

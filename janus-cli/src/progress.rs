@@ -112,6 +112,60 @@ impl Steps {
     }
 }
 
+/// Things done one after the other, or a few at a time.
+pub struct Items {
+    what: &'static str,
+    total: usize,
+    /// Done before this run.
+    before: usize,
+    done: usize,
+    start: Instant,
+    shown: Option<Instant>,
+    watched: bool,
+}
+
+impl Items {
+    /// For `total` things, `before` of which are done already.
+    pub fn new(what: &'static str, before: usize, total: usize) -> Self {
+        let (start, watched) = (Instant::now(), io::stderr().is_terminal());
+        Self { what, total, before, done: before, start, shown: None, watched }
+    }
+
+    /// Counts one more.
+    pub fn count(&mut self) {
+        self.done += 1;
+        self.show("");
+    }
+
+    /// Shows how far it is, and something about those at hand.
+    pub fn show(&mut self, at_hand: &str) {
+        let now = Instant::now();
+        if !self.watched || self.shown.is_some_and(|shown| now - shown < INTERVAL) {
+            return;
+        }
+        self.shown = Some(now);
+        let _ = write!(io::stderr(), "\r{}\x1b[K", self.line(now - self.start, at_hand));
+    }
+
+    fn line(&self, elapsed: Duration, at_hand: &str) -> String {
+        let (what, done, total) = (self.what, self.done, self.total);
+        let new = done.saturating_sub(self.before);
+        let rate = new as f64 / elapsed.as_secs_f64().max(1e-3);
+        let left = match new {
+            0 => String::new(),
+            _ => format!(", {rate:.2}/s, {:.0} s left", total.saturating_sub(done) as f64 / rate),
+        };
+        format!("{what}: {done} of {total}{left}{at_hand}")
+    }
+
+    /// Removes the line.
+    pub fn finish(&self) {
+        if self.watched {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
 /// Bytes of several files on their way here.
 pub struct Transfer {
     state: RefCell<TransferState>,
@@ -228,6 +282,15 @@ fn line(done: u64, total: u64, elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_of_an_earlier_run_do_not_count_for_the_rate() {
+        let mut items = Items::new("answered", 10, 30);
+        assert_eq!(items.line(Duration::from_secs(5), ""), "answered: 10 of 30");
+        (0..5).for_each(|_| items.count());
+        let line = items.line(Duration::from_secs(5), ", 7 tokens");
+        assert_eq!(line, "answered: 15 of 30, 1.00/s, 15 s left, 7 tokens");
+    }
 
     #[test]
     fn the_line_says_rate_and_rest() {

@@ -82,7 +82,7 @@ impl Verdict {
 }
 
 /// Why a command did not work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     exit: Exit,
     message: String,
@@ -129,6 +129,31 @@ impl Failure {
         self.exit == Exit::Ok
     }
 
+    /// Says first where in the input it happened.
+    pub fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// The exit code it ends a command with.
+    pub fn code(&self) -> u8 {
+        self.exit as u8
+    }
+
+    /// The failure as scripts see it.
+    pub fn value(&self) -> serde_json::Value {
+        let mut message = self.message.clone();
+        for cause in &self.causes {
+            let _ = write!(message, ": {cause}");
+        }
+        json!({"message": message, "hint": self.hint, "code": self.exit as u8})
+    }
+
+    /// The failure on stderr, where the command goes on all the same.
+    pub fn mention(&self) {
+        tell(&self.text(&Style::stderr()));
+    }
+
     /// Prints the failure and gives its exit code.
     pub fn show(&self, json: bool) -> ExitCode {
         if self.is_closed_pipe() {
@@ -152,9 +177,7 @@ impl Failure {
     }
 
     fn json(&self) -> String {
-        let (message, _) = self.parts();
-        let code = self.exit as u8;
-        format!("{}\n", json!({"error": {"message": message, "hint": self.hint, "code": code}}))
+        format!("{}\n", json!({"error": self.value()}))
     }
 }
 
@@ -291,9 +314,26 @@ pub fn print(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// Writes text of a model to stdout. A terminal gets no control characters: they could move its
+/// cursor, or write to the clipboard in the name of whoever made the picture.
+pub fn print_answer(text: &str) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return print(text);
+    }
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let shown = |c: char| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER };
+    print(&text.chars().map(shown).collect::<String>())
+}
+
 /// Writes a JSON value to stdout, indented for people.
 pub fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
+}
+
+/// Writes whole lines for people to stderr.
+pub fn tell(text: &str) {
+    // If stderr is closed there is nobody left to tell.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Tells something that is neither data nor an error.

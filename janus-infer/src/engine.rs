@@ -9,10 +9,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use janus_model::kv_cache::KvCache;
-use janus_model::processor::{Conversation, ModelInput, Processor, RgbImage8};
+use janus_model::processor::{Conversation, Processor, RgbImage8};
 use janus_model::{Janus, LoadOptions, LoadReport};
 
 use crate::chat::{FinishReason, Prompt, TextRequest, Writing};
+use crate::conversation::Chat;
 use crate::error::InferError;
 use crate::sampling::Sampling;
 use crate::stream::TextStream;
@@ -143,10 +144,10 @@ impl Engine {
 
     /// A conversation whose earlier turns are not read again.
     pub fn chat(&self) -> Chat<'_> {
-        Chat { engine: self, cache: None, held: Vec::new(), pixels: Vec::new() }
+        Chat::new(self)
     }
 
-    fn text_request(&self, options: &AskOptions) -> TextRequest {
+    pub(crate) fn text_request(&self, options: &AskOptions) -> TextRequest {
         TextRequest {
             sampling: options.sampling,
             seed: options.seed,
@@ -157,7 +158,7 @@ impl Engine {
     }
 
     /// Runs the loop and turns ids into text.
-    fn write(
+    pub(crate) fn write(
         &self,
         mut writing: Writing<'_>,
         options: &AskOptions,
@@ -195,95 +196,5 @@ impl Engine {
             replies.push(Reply { text, ids, finish, prompt_tokens: 0, cached_tokens: 0 });
         }
         Ok((replies, cache))
-    }
-}
-
-/// A conversation that keeps what the model has read of it.
-///
-/// Every question is given as the whole conversation; what it has in common with what was read
-/// before is found by comparing tokens and pixels, so turns may also be edited or taken back.
-#[derive(Debug)]
-pub struct Chat<'a> {
-    engine: &'a Engine,
-    cache: Option<KvCache>,
-    /// Ids of the tokens in the cache.
-    held: Vec<i32>,
-    /// Pixels of the pictures in the cache.
-    pixels: Vec<f32>,
-}
-
-impl Chat<'_> {
-    /// Answers the last turn of a conversation. As [`Engine::ask`].
-    ///
-    /// # Errors
-    /// As [`Engine::ask`]; [`InferError::Model`] or [`InferError::TooLong`] once the conversation
-    /// has filled the context.
-    pub fn ask(
-        &mut self,
-        (conversation, images): Question<'_>,
-        options: &AskOptions,
-        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Reply, InferError> {
-        let engine = self.engine;
-        let input = engine.processor.understand(conversation, images)?;
-        let ids = input.ids[0].clone();
-        let (cache, common) = self.cache_for(&input, options.max_new_tokens);
-        let rest = self.rest(&input, common);
-        let prompt = Prompt::prepared(&engine.janus, &rest)?;
-        let request = engine.text_request(options);
-        let writing = Writing::resume(&engine.janus, cache, prompt, request)?;
-        let (mut replies, cache) = engine.write(writing, options, |_, text| on_text(text))?;
-        let mut reply = replies.remove(0);
-        (reply.prompt_tokens, reply.cached_tokens) = (ids.len(), common);
-        // The last token of an answer is often not read any more.
-        self.held = [ids, reply.ids.clone()].concat();
-        self.held.truncate(cache.len());
-        self.pixels = input.pixels;
-        self.cache = Some(cache);
-        Ok(reply)
-    }
-
-    /// Forgets everything that was read, and frees it.
-    pub fn clear(&mut self) {
-        *self = self.engine.chat();
-    }
-
-    /// A cache with room for the answer that holds the first tokens of the prompt, and how many.
-    /// It leaves `self` without one, so an error later on costs the reuse and nothing else.
-    fn cache_for(&mut self, input: &ModelInput, max_new_tokens: usize) -> (KvCache, usize) {
-        let ids = &input.ids[0];
-        let janus = &self.engine.janus;
-        let limit = janus.config().language.max_position_embeddings;
-        let wanted = ids.len().saturating_add(max_new_tokens).min(limit);
-        match self.cache.take() {
-            Some(mut cache) if cache.capacity() >= wanted => {
-                let same = ids.iter().zip(&self.held).take_while(|(a, b)| a == b).count();
-                // The last token must be read in any case: its logits are needed.
-                let same = if input.pixels.starts_with(&self.pixels) { same } else { 0 };
-                let common = same.min(ids.len() - 1);
-                cache.truncate(common);
-                (cache, common)
-            }
-            // Room for as much again, so that a long conversation starts over only a few times.
-            _ => (janus.cache(1, wanted.saturating_mul(2).min(limit)), 0),
-        }
-    }
-
-    /// The prompt without its first `common` tokens and the pictures among them. Pictures are
-    /// never cut: their tokens are all alike, so a difference lies before or after them.
-    fn rest(&self, input: &ModelInput, common: usize) -> ModelInput {
-        let per_picture = self.engine.processor.num_image_tokens;
-        let slots = &input.image_slots[0];
-        let read = slots[..common].iter().filter(|slot| **slot).count() / per_picture;
-        let values = 3 * input.image_size * input.image_size;
-        ModelInput {
-            ids: vec![input.ids[0][common..].to_vec()],
-            attention_mask: vec![input.attention_mask[0][common..].to_vec()],
-            positions: vec![input.positions[0][common..].to_vec()],
-            image_slots: vec![slots[common..].to_vec()],
-            pixels: input.pixels[read * values..].to_vec(),
-            n_images: input.n_images - read,
-            image_size: input.image_size,
-        }
     }
 }

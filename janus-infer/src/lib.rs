@@ -13,19 +13,21 @@
 //!    per request: call `step` yourself, or let [`draw`] and [`write`] do it with a callback that
 //!    can break off;
 //! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
-//!    [`engine`]: folder and words in, pictures and text out; [`gallery`]: many pictures, each
-//!    handed over when it is finished; [`preview`]: what an unfinished one shows.
+//!    [`engine`]: folder and words in, pictures and text out; [`conversation`]: turns that are
+//!    read once; [`gallery`]: many pictures, each handed over when it is finished; [`preview`]:
+//!    what an unfinished one shows.
 //!
 //! Letters in shapes: B batch, T tokens, D width, V vocabulary, C codes, N pictures, R rows of the
 //! language model's batch (N, or 2N under guidance).
 //!
 //! What holds everywhere: chance is a pure function of (seed, stream, step); logits reach the host
-//! once per step, as f32; a cache never grows; nothing prints.
+//! once per step, as f32; a cache never grows while an answer is written; nothing prints.
 //!
 //! Not here: weights' names and files' formats (`janus-model`), choosing a device, HTTP, terminals
 //! (`janus-cli`).
 
 pub mod chat;
+pub mod conversation;
 mod decoder;
 pub mod engine;
 pub mod error;
@@ -39,7 +41,8 @@ pub mod sampling;
 pub mod stream;
 
 pub use chat::{Answer, FinishReason, NewToken, Prompt, TextRequest, Writing, write};
-pub use engine::{AskOptions, Chat, Engine, Question, Reply};
+pub use conversation::Chat;
+pub use engine::{AskOptions, Engine, Question, Reply};
 pub use error::InferError;
 pub use gallery::{DrawEvent, DrawOptions, DrawProgress, Gallery, Manner, Order, Picture};
 pub use generate::{Drawing, Drawn, ImageRequest, ImageSpec, Progress, draw};

@@ -1,4 +1,4 @@
-//! Keys and values of the tokens already seen: allocated once, written in place.
+//! Keys and values of the tokens already seen: allocated once, written in place, larger on request.
 //!
 //! Burn's caches grow by concatenation, which copies everything at every step. Here each layer
 //! owns two `[B, H_kv, capacity, d]` buffers; a step overwrites `T` columns. The write is in
@@ -59,6 +59,19 @@ impl KvCache {
         self.len = self.len.min(len);
     }
 
+    /// Makes room for at least `capacity` tokens and keeps those held. One buffer after the other
+    /// is copied, so the memory needed on top is that of one layer's keys.
+    pub fn grow(&mut self, capacity: usize) {
+        if capacity <= self.capacity {
+            return;
+        }
+        for layer in &mut self.layers {
+            enlarge(&mut layer.keys, self.len, capacity);
+            enlarge(&mut layer.values, self.len, capacity);
+        }
+        self.capacity = capacity;
+    }
+
     /// One layer, and the position its next token is written to.
     pub(crate) fn layer(&mut self, index: usize) -> (&mut LayerCache, usize) {
         (&mut self.layers[index], self.len)
@@ -114,4 +127,18 @@ fn write(slot: &mut Option<Tensor<4>>, start: usize, new: Tensor<4>) -> Tensor<4
     let new = new.cast(buffer.dtype());
     let buffer = buffer.slice_assign([0..batch, 0..heads, start..start + tokens, 0..width], new);
     slot.insert(buffer).clone()
+}
+
+/// Replaces a buffer by a larger one with the same first `len` columns.
+fn enlarge(slot: &mut Option<Tensor<4>>, len: usize, capacity: usize) {
+    let Some(old) = slot.take() else { return };
+    let [batch, heads, _, width] = old.dims();
+    let empty = Tensor::zeros([batch, heads, capacity, width], (&old.device(), old.dtype()));
+    let new = if len == 0 {
+        empty
+    } else {
+        let held = [0..batch, 0..heads, 0..len, 0..width];
+        empty.slice_assign(held.clone(), old.slice(held))
+    };
+    *slot = Some(new);
 }

@@ -90,6 +90,15 @@ fn bad_requests_are_refused_before_the_model_is_read() {
     assert_snapshot!("ask_top_p", ask(&["--top-p", "1.5"]));
     assert_snapshot!("ask_temperature", ask(&["--temperature", "-1"]));
     assert_snapshot!("ask_no_model", ask(&["--device", "cpu"]));
+    assert_snapshot!("ask_no_tokens", ask(&["--max-new-tokens", "0"]));
+    assert_snapshot!("ask_empty_stop", ask(&["--stop", ""]));
+    let question = |question: &str, images: &[&str]| {
+        let mut words = vec!["ask", "--model", "nowhere", "-q", question];
+        words.extend(images);
+        run(&fixtures(), &words)
+    };
+    assert_snapshot!("ask_places", question("<image> or <image>?", &["images/rgb.png"]));
+    assert_snapshot!("ask_nothing", question(" ", &[]));
 }
 
 #[test]
@@ -99,4 +108,59 @@ fn a_prompt_beyond_the_context_is_refused() {
     let ran = run(&fixtures(), &words);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran}");
     assert!(ran.stderr.contains("the context holds 2048\nhint: "), "{ran}");
+}
+
+/// Answers with the tiny model, greedily.
+fn greedy(words: &[&str], stdin: &str) -> crate::Ran {
+    let mut command = crate::janus(&fixtures());
+    command.args(["ask", "--model", "tiny-pro/original", "--device", "cpu", "--json"]);
+    command.args(["--max-new-tokens", "12", "--seed", "1"]).args(words).write_stdin(stdin);
+    let ran = crate::Ran::new(command);
+    assert_eq!(ran.code, 0, "{ran}");
+    ran
+}
+
+#[test]
+fn pictures_stand_where_the_question_has_them() {
+    // Two that this model tells apart.
+    let (one, two) = ("images/grey.png", "images/palette.png");
+    let ask = |question: &str| greedy(&[one, two, "-q", question], "").json();
+    let first = ask("Which is older?");
+    assert_eq!(first, ask("<image><image>Which is older?"));
+    let placed = ask("Is <image> older than <image>?");
+    assert_ne!(first["token_ids"], placed["token_ids"]);
+    let swapped = greedy(&[two, one, "-q", "Is <image> older than <image>?"], "").json();
+    assert_ne!(placed["token_ids"], swapped["token_ids"]);
+}
+
+#[test]
+fn a_question_comes_from_stdin_with_or_without_a_line_break() {
+    let typed = greedy(&["-q", "What is it?"], "").json();
+    assert_eq!(greedy(&["-q", "-"], "What is it?\n").json(), typed);
+    assert_eq!(greedy(&["-q", "-"], "What is it?").json(), typed);
+}
+
+#[test]
+fn the_system_prompt_can_be_replaced_or_left_away() {
+    let asked = |system: &[&str]| greedy(&[&["-q", "Hello"], system].concat(), "").json();
+    let tokens = |system: &[&str]| asked(system)["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&["--system", ""]) < tokens(&["--system", "Be brief."]));
+    assert!(tokens(&["--system", "Be brief."]) < tokens(&[]));
+}
+
+#[test]
+fn a_stop_text_ends_the_answer() {
+    let free = greedy(&["-q", "Hello"], "").json();
+    let text = free["text"].as_str().unwrap();
+    let middle = text.char_indices().nth(text.chars().count() / 2).unwrap().0;
+    let stop: String = text[middle..].chars().take(2).collect();
+    let cut = greedy(&["-q", "Hello", "--stop", &stop], "").json();
+    assert_eq!(cut["text"], text[..text.find(&stop).unwrap()]);
+    assert_eq!(cut["finish"], "stop");
+}
+
+#[test]
+fn flags_without_effect_are_told() {
+    let ran = greedy(&["-q", "Hello", "--top-p", "0.9"], "");
+    assert_eq!(ran.stderr, "note: --top-p changes nothing at --temperature 0\n");
 }

@@ -10,6 +10,8 @@ fn help(words: &[&str]) -> String {
 fn every_command_explains_itself() {
     assert_snapshot!("help", help(&["--help"]));
     assert_snapshot!("help_ask", help(&["ask", "--help"]));
+    assert_snapshot!("help_chat", help(&["chat", "--help"]));
+    assert_snapshot!("help_batch", help(&["batch", "--help"]));
     assert_snapshot!("help_generate", help(&["generate", "--help"]));
     assert_snapshot!("help_generate_short", help(&["generate", "-h"]));
     assert_snapshot!("help_inspect", help(&["inspect", "--help"]));

@@ -6,7 +6,11 @@
 
 mod ask;
 mod bad_pictures;
+mod batch;
 mod bench;
+mod chat;
+#[cfg(unix)]
+mod chat_terminal;
 mod convert;
 mod devices;
 mod doctor;

@@ -8,7 +8,7 @@ use janus_infer::{
     AskOptions, DrawEvent, DrawOptions, Engine, FinishReason, Guidance, Manner, Order, Picture,
     Reply, Sampler, Sampling,
 };
-use janus_model::processor::{ChatStyle, Conversation, Message, Processor, RgbImage8};
+use janus_model::processor::{ChatStyle, Conversation, Message, Part, Processor, RgbImage8};
 use janus_model::{Janus, LoadOptions, Parts};
 
 use crate::common::{Expected, fixture};
@@ -119,13 +119,52 @@ fn a_chat_reads_only_what_is_new_and_answers_the_same() {
     // The same words about another picture have nothing in common with it.
     let swapped = [picture(1), picture(0)];
     let other = chat.ask((&conversation, &swapped), &short(), go_on).expect("a reply");
-    assert_eq!(other.cached_tokens, 0);
+    let input = engine.processor().understand(&conversation, &swapped).expect("a prompt");
+    let place = input.image_slots[0].iter().position(|slot| *slot).expect("a picture");
+    assert_eq!(other.cached_tokens, place);
     assert_eq!(other.ids, ask(&engine, &conversation, &swapped).ids);
 
     // A turn taken back.
     conversation.messages.truncate(1);
     let again = chat.ask((&conversation, &swapped[..1]), &short(), go_on).expect("a reply");
     assert_eq!(again.ids, ask(&engine, &conversation, &swapped[..1]).ids);
+}
+
+/// Long enough that the cache grows; every third turn brings a picture.
+#[test]
+fn no_turn_is_read_twice() {
+    let engine = engine();
+    let (mut chat, mut conversation) = (engine.chat(), Conversation::new(Vec::new()));
+    let go_on = |_: &str| ControlFlow::Continue(());
+    let (mut images, mut before) = (Vec::new(), 0);
+    for turn in 0..8 {
+        let given = images.len();
+        if turn % 3 == 0 {
+            images.push(picture(turn % 2));
+        }
+        let text = format!("Turn {turn}: {}", "a few words more ".repeat(6));
+        conversation.messages.push(Message::user_with_images(given..images.len(), text));
+        let reply = chat.ask((&conversation, &images), &short(), go_on).expect("a reply");
+        // All of the last prompt but its end, whose token an answer may change.
+        assert!(reply.cached_tokens + 2 >= before, "{turn}: {} of {before}", reply.cached_tokens);
+        let fresh = ask(&engine, &conversation, &images);
+        assert_eq!((reply.ids, reply.prompt_tokens), (fresh.ids, fresh.prompt_tokens), "{turn}");
+        before = fresh.prompt_tokens;
+        conversation.messages.push(Message::assistant(reply.text));
+    }
+    assert!(before > 1024, "{before} tokens fit into the first block");
+
+    // The last turn again, about another picture: what came before it is kept.
+    conversation.messages.truncate(conversation.messages.len() - 1);
+    let last = conversation.messages.last_mut().expect("a turn");
+    last.content.insert(0, Part::Image(images.len()));
+    images.push(picture(0));
+    let first = chat.ask((&conversation, &images), &short(), go_on).expect("a reply");
+    *images.last_mut().expect("a picture") = picture(1);
+    let other = chat.ask((&conversation, &images), &short(), go_on).expect("a reply");
+    assert!(other.cached_tokens > 1000, "{}", other.cached_tokens);
+    assert!(other.cached_tokens + 144 < first.prompt_tokens, "{}", other.cached_tokens);
+    assert_eq!(other.ids, ask(&engine, &conversation, &images).ids);
 }
 
 fn draw(engine: &Engine, prompts: &[&str], options: &DrawOptions) -> Vec<Picture> {

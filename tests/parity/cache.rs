@@ -30,6 +30,32 @@ fn cached_equals_uncached() {
     });
 }
 
+/// A cache that grows keeps its contents, and is written in place afterwards.
+#[test]
+fn growing_keeps_what_is_held() {
+    for target in targets() {
+        let case = Case::new(FOLDERS[0].0, FOLDERS[0].1, &target);
+        let x = case.fixture.float::<3>("prompt.embeds", case.device());
+        let rope = case.janus.rope(40);
+        let run = |grown: bool| {
+            let mut cache = case.janus.cache(1, if grown { 20 } else { 40 });
+            let mut output = Vec::new();
+            for (start, size) in [(0, 20), (20, 1), (21, 9)] {
+                cache.grow(start + size);
+                let piece = x.clone().slice_dim(1, start..start + size);
+                let at = Positions::From(start);
+                let y = case.janus.hidden(piece, &rope, &at, &Mask::Causal, Some(&mut cache));
+                output.extend(values(y));
+            }
+            assert_eq!((cache.len(), cache.capacity()), (30, if grown { 30 } else { 40 }));
+            assert!(target.name == "ndarray" || cache.can_write_in_place(), "{}", target.name);
+            output
+        };
+        let (grown, roomy) = (run(true), run(false));
+        case.close_to("llama.output (grown cache)", &grown, &roomy);
+    }
+}
+
 /// The backends that write in place. ndarray is left out: it answers "no" for every tensor, and
 /// Burn's slice assignment copies there.
 fn in_place() -> impl Iterator<Item = Target> {

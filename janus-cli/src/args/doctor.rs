@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ImageLimitArgs, LimitArgs};
+use super::{ImageLimitArgs, InputLimitArgs, LimitArgs};
 
 /// `janus doctor`.
 #[derive(Debug, Args)]
@@ -28,4 +28,6 @@ pub struct DoctorArgs {
     pub pictures: ImageLimitArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub input: InputLimitArgs,
 }

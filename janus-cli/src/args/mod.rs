@@ -1,8 +1,11 @@
 //! Exactly what was typed. Nothing is looked up here; values are checked as far as they can be
 //! without touching a file or a device.
 
+mod answer;
 mod ask;
+mod batch;
 mod bench;
+mod chat;
 mod convert;
 mod devices;
 mod doctor;
@@ -18,8 +21,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use answer::AnswerArgs;
 pub use ask::AskArgs;
+pub use batch::{BatchArgs, InputLimitArgs, OnError};
 pub use bench::BenchArgs;
+pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
@@ -53,22 +59,26 @@ pub struct Cli {
 pub enum Command {
     /// Answer a question, about pictures if there are any.
     Ask(AskArgs),
+    /// Talk with the model, about pictures too.
+    Chat(ChatArgs),
     /// Draw pictures.
     Generate(GenerateArgs),
-    /// Show what a model folder holds and whether it is whole.
-    Inspect(InspectArgs),
-    /// List the devices a model can run on.
-    Devices(DevicesArgs),
-    /// Write a model under other tensor names or in another number format.
-    Convert(ConvertArgs),
-    /// Forecast the memory that a model will take, before anything is loaded.
-    Estimate(EstimateArgs),
-    /// Measure how fast a model runs here, stage by stage.
-    Bench(BenchArgs),
+    /// Answer questions about every picture of a folder, or every line of a file.
+    Batch(BatchArgs),
     /// Download a model, or go on with a download.
     Pull(PullArgs),
+    /// Show what a model folder holds and whether it is whole.
+    Inspect(InspectArgs),
+    /// Write a model under other tensor names or in another number format.
+    Convert(ConvertArgs),
+    /// List the devices a model can run on.
+    Devices(DevicesArgs),
+    /// Forecast the memory that a model will take, before anything is loaded.
+    Estimate(EstimateArgs),
     /// Say whether this machine, and a model, are fit for use.
     Doctor(DoctorArgs),
+    /// Measure how fast a model runs here, stage by stage.
+    Bench(BenchArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -80,6 +90,8 @@ impl Command {
     pub fn json(&self) -> bool {
         match self {
             Self::Ask(args) => args.json,
+            Self::Chat(args) => args.json,
+            Self::Batch(args) => args.json,
             Self::Generate(args) => args.json,
             Self::Inspect(args) => args.json,
             Self::Devices(args) => args.json,

@@ -54,8 +54,13 @@ pub fn run(args: &DoctorArgs) -> Result<Verdict, Failure> {
     let folders = folders(&mut problems);
     let variables = variables(&mut problems);
     let model = args.model.as_ref().map(|path| look_at(path, args, &mut problems));
-    let limits: Vec<(&str, u64)> =
-        args.limits.table().into_iter().chain(args.pictures.table()).collect();
+    let limits: Vec<(&str, u64)> = args
+        .limits
+        .table()
+        .into_iter()
+        .chain(args.pictures.table())
+        .chain(args.input.table())
+        .collect();
     let problems_json: Vec<Value> =
         problems.iter().map(|p| json!({"problem": p.what, "hint": p.hint})).collect();
     if args.json {
@@ -417,12 +422,13 @@ mod tests {
 
     #[test]
     fn every_limit_has_its_variable() {
-        let (files, pictures) = <(crate::args::LimitArgs, crate::args::ImageLimitArgs)>::default();
+        use crate::args::{ImageLimitArgs, InputLimitArgs, LimitArgs};
+        let (files, pictures, input) = <(LimitArgs, ImageLimitArgs, InputLimitArgs)>::default();
         let known = known();
-        for (flag, _) in files.table().into_iter().chain(pictures.table()) {
+        for (flag, _) in files.table().into_iter().chain(pictures.table()).chain(input.table()) {
             assert!(known.contains(&variable(flag)), "{flag}");
         }
         let limits = known.iter().filter(|name| name.starts_with("JANUS_MAX_")).count();
-        assert_eq!(limits, 10, "a limit that doctor does not show: {known:?}");
+        assert_eq!(limits, 12, "a limit that doctor does not show: {known:?}");
     }
 }

@@ -1,7 +1,9 @@
 //! One file per command: resolve what was typed, call the library, show what it says.
 
 pub mod ask;
+pub mod batch;
 pub mod bench;
+pub mod chat;
 pub mod convert;
 pub mod devices;
 pub mod doctor;

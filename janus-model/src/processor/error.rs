@@ -353,6 +353,24 @@ pub enum PromptError {
         /// Pictures given.
         given: usize,
     },
+    /// Text with `<image>` in it, and another number of pictures.
+    #[error("places for pictures (<image>) in the text: {places}, pictures given: {images}")]
+    Places {
+        /// Occurrences of `<image>` in the user's turns.
+        places: usize,
+        /// Pictures given.
+        images: usize,
+    },
+    /// Turns in an order that the template does not have.
+    #[error(
+        "turn {turn} must be the {expected}'s: user and assistant alternate, and the user is first and last"
+    )]
+    Order {
+        /// The turn, from 1.
+        turn: usize,
+        /// Whose it should be.
+        expected: &'static str,
+    },
     /// A picture in an assistant turn.
     #[error("an assistant message contains an image: only user messages may")]
     ImageInAnswer,
@@ -395,6 +413,10 @@ impl PromptError {
             Self::TooLong { .. } => {
                 Some("shorten the conversation or send fewer images".to_owned())
             }
+            Self::Places { .. } => Some(
+                "write <image> once for each picture, or not at all: then pictures come first"
+                    .to_owned(),
+            ),
             Self::UnusedImage { .. } => Some("place every image in a user message".to_owned()),
             Self::Tokenizer(source) => source.hint(),
             _ => None,

@@ -55,8 +55,11 @@ impl FileError {
     }
 }
 
-/// Reads a regular file of at most `limit` bytes.
-pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+/// Reads a regular file of at most `limit` bytes; directories, pipes and devices are never opened.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let io = |source: std::io::Error| match source.kind() {
         IoKind::NotFound => FileError::Missing { path: path.to_owned() },
         _ => FileError::Io { path: path.to_owned(), source },

@@ -32,18 +32,19 @@ pub use self::error::{
 };
 pub use self::image::{ImageProcessorConfig, PixelValues, RgbImage8, SizeRule};
 pub use self::prompt::{
-    ChatStyle, Conversation, DEFAULT_SYSTEM_PROMPT, GenerationPrompt, Message, ModelInput, Part,
-    Role,
+    ChatStyle, Conversation, DEFAULT_SYSTEM_PROMPT, GenerationPrompt, IMAGE_PLACE, Message,
+    ModelInput, Part, Role,
 };
 pub use self::tokenizer::{JanusTokenizer, SpecialIds};
 
-pub(crate) use self::files::read_file;
+pub use self::files::read_file;
 use self::files::read_optional;
 use self::tokenizer::MAX_JSON_BYTES;
 
-/// `max_position_embeddings` of both Janus-Pro sizes. They were trained on 4096 tokens; longer
-/// prompts work, and degrade.
+/// `max_position_embeddings` of both Janus-Pro sizes.
 const DEFAULT_CONTEXT: usize = 16_384;
+/// Tokens that both Janus-Pro sizes saw at once in training; longer prompts work, and degrade.
+pub const TRAINED_CONTEXT: usize = 4_096;
 /// Pixels per token and side of the published vision tower.
 const DEFAULT_PATCH: usize = 16;
 /// Far above any tower; keeps a broken file from making prompts of a million tokens per picture.

@@ -22,6 +22,9 @@ pub const DEFAULT_SYSTEM_PROMPT: &str = "You are a helpful language and vision a
     You are able to understand the visual content that the user provides, \
     and assist the user with a variety of tasks using natural language.";
 
+/// What stands for a picture in text whose pictures are listed beside it.
+pub const IMAGE_PLACE: &str = "<image>";
+
 /// How the roles are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChatStyle {
@@ -73,6 +76,20 @@ impl Message {
         Self { role: Role::User, content }
     }
 
+    /// A question in which [`IMAGE_PLACE`] stands for pictures, numbered from `first` on.
+    pub fn user_with_places(text: &str, first: usize) -> Self {
+        let mut content = Vec::new();
+        for (number, text) in text.split(IMAGE_PLACE).enumerate() {
+            if let Some(before) = number.checked_sub(1) {
+                content.push(Part::Image(first + before));
+            }
+            if !text.is_empty() {
+                content.push(Part::Text(text.to_owned()));
+            }
+        }
+        Self { role: Role::User, content }
+    }
+
     /// An answer.
     pub fn assistant(text: impl Into<String>) -> Self {
         Self { role: Role::Assistant, content: vec![Part::Text(text.into())] }
@@ -102,6 +119,42 @@ impl Conversation {
     /// A conversation with another system text, or none.
     pub fn with_system(system: impl Into<String>, messages: Vec<Message>) -> Self {
         Self { system: system.into(), messages }
+    }
+
+    /// Turns as text, the user's first and last, in which [`IMAGE_PLACE`] stands for pictures in
+    /// their order. Where it stands nowhere, all pictures come before the first question. Without
+    /// `system`, [`DEFAULT_SYSTEM_PROMPT`].
+    ///
+    /// # Errors
+    /// [`PromptError::Empty`], [`PromptError::Order`], [`PromptError::Places`].
+    pub fn from_text(
+        system: Option<&str>,
+        turns: &[(Role, &str)],
+        images: usize,
+    ) -> Result<Self, PromptError> {
+        check_order(turns)?;
+        let asked = turns.iter().filter(|(role, _)| *role == Role::User);
+        let places = asked.map(|(_, text)| text.matches(IMAGE_PLACE).count()).sum();
+        if places != images && places > 0 {
+            return Err(PromptError::Places { places, images });
+        }
+        let mut placed = 0;
+        let mut messages = Vec::with_capacity(turns.len());
+        for (role, text) in turns {
+            messages.push(match role {
+                Role::Assistant => Message::assistant(*text),
+                Role::User if places == 0 && messages.is_empty() => {
+                    Message::user_with_images(0..images, *text)
+                }
+                Role::User => {
+                    let message = Message::user_with_places(text, placed);
+                    placed += text.matches(IMAGE_PLACE).count();
+                    message
+                }
+            });
+        }
+        let system = system.unwrap_or(DEFAULT_SYSTEM_PROMPT).to_owned();
+        Ok(Self { system, messages })
     }
 
     /// The same, ending in an empty assistant turn.
@@ -155,6 +208,21 @@ impl Conversation {
         out.strip();
         Ok(out)
     }
+}
+
+/// User and assistant in turn, as the template counts them; the user is last.
+fn check_order(turns: &[(Role, &str)]) -> Result<(), PromptError> {
+    if turns.is_empty() {
+        return Err(PromptError::Empty);
+    }
+    let whose = |turn: usize| if turn % 2 == 0 { Role::User } else { Role::Assistant };
+    let wrong = (0..turns.len()).find(|turn| turns[*turn].0 != whose(*turn));
+    // An even number ends with an answer: what is missing is a question after it.
+    let wrong = wrong.or((turns.len() % 2 == 0).then_some(turns.len()));
+    wrong.map_or(Ok(()), |turn| {
+        let expected = if turn % 2 == 0 { "user" } else { "assistant" };
+        Err(PromptError::Order { turn: turn + 1, expected })
+    })
 }
 
 impl Message {
@@ -402,6 +470,43 @@ mod tests {
         assert_eq!(rendered.text, "<x>é");
         assert_eq!(rendered.trusted.first(), Some(&(0..3)));
         assert_eq!(rendered.trusted.len(), 1);
+    }
+
+    #[test]
+    fn pictures_go_where_the_text_says() {
+        let (image, text) = (Part::Image, |text: &str| Part::Text(text.to_owned()));
+        let turns = |first| [(Role::User, first), (Role::Assistant, "<image>"), (Role::User, "?")];
+        let read = |first, images| Conversation::from_text(Some(""), &turns(first), images);
+        let first = |first, images| read(first, images).map(|c| c.messages[0].content.clone());
+        let placed = first("<image> and <image>?", 2).expect("two places");
+        assert_eq!(placed, [image(0), text(" and "), image(1), text("?")]);
+        assert_eq!(first("both", 2).expect("no place"), [image(0), image(1), text("both")]);
+        assert_eq!(first("none", 0).expect("no picture"), [text("none")]);
+        let error = first("<image>", 2).expect_err("one place");
+        assert_eq!(
+            error.to_string(),
+            "places for pictures (<image>) in the text: 1, pictures given: 2"
+        );
+        let late = [(Role::User, "a <image>"), (Role::Assistant, "b"), (Role::User, "<image>c")];
+        let late = Conversation::from_text(None, &late, 2).expect("a place in each");
+        assert_eq!(late.messages[2].content, [image(1), text("c")]);
+        assert_eq!(late.system, DEFAULT_SYSTEM_PROMPT);
+    }
+
+    #[test]
+    fn turns_alternate_and_end_with_a_question() {
+        let wrong = |roles: &[Role]| {
+            let turns: Vec<_> = roles.iter().map(|role| (*role, "x")).collect();
+            match Conversation::from_text(None, &turns, 0) {
+                Err(PromptError::Order { turn, expected }) => Some((turn, expected)),
+                _ => None,
+            }
+        };
+        use Role::{Assistant, User};
+        assert_eq!(wrong(&[User, Assistant, User]), None);
+        assert_eq!(wrong(&[Assistant]), Some((1, "user")));
+        assert_eq!(wrong(&[User, User]), Some((2, "assistant")));
+        assert_eq!(wrong(&[User, Assistant]), Some((3, "user")));
     }
 
     #[test]
