@@ -91,12 +91,12 @@ impl Loaded {
         Ok(Self { engine, device: found.id(), place, memory, tensor })
     }
 
-    /// How many of `wanted` pictures to draw together: as many as fit, up to [`MOST_AT_ONCE`].
+    /// How many of `wanted` pictures to draw together: as many as fit and bring something.
     /// Says so where not even one is expected to fit.
     pub fn pictures_at_once(&self, prompt: usize, guidance: Guidance, wanted: usize) -> usize {
         let config = self.engine.janus().config();
         let bounds = (self.memory, self.tensor);
-        let wanted = wanted.min(MOST_AT_ONCE);
+        let wanted = wanted.min(most_at_once(self.place.family));
         let count = pictures_at_once(config, &self.place, (prompt, guidance), wanted, bounds);
         let work = Workload::drawing(config, prompt, count, guidance);
         let needed = forecast(config, &self.place, &work).total();
@@ -111,8 +111,14 @@ impl Loaded {
     }
 }
 
-/// Beyond this, drawing more pictures together gains little and shows the first one late.
-const MOST_AT_ONCE: usize = 16;
+/// Beyond this, drawing more pictures together gains nothing and shows the first one late. On the
+/// CPU as measured: docs/benchmarks.md.
+fn most_at_once(family: Family) -> usize {
+    match family {
+        Family::Cpu | Family::NdArray => 4,
+        Family::Cuda | Family::Metal | Family::Portable => 16,
+    }
+}
 
 /// What tells this model from others: its folder's name, for people, and its fingerprint. Reads
 /// a sample of the weights.

@@ -9,7 +9,7 @@ use crate::{fixtures, run};
 const QUESTION: &str = "What is in this picture?";
 
 /// The first picture of a fixture as a PNG file.
-fn picture(model: &str, folder: &Path) {
+pub fn picture(model: &str, folder: &Path) {
     let bytes = std::fs::read(fixtures().join(model).join("expected.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let view = file.tensor("image.source.0").unwrap();

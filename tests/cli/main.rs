@@ -28,6 +28,8 @@ mod pages;
 mod pictures;
 mod pipe;
 mod pull;
+#[cfg(unix)]
+mod readme;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -59,7 +59,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     pub first: u32,
     /// Pictures drawn together, which is faster and takes more memory [default: as many as fit, up
-    /// to 16].
+    /// to 4 on the CPU and 16 elsewhere].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub at_once: Option<u16>,
     /// How strongly the prompt is followed; 1 is not at all, and twice as fast.
