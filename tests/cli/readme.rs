@@ -90,12 +90,17 @@ fn every_example_prints_what_the_readme_shows() {
     for Example { command, shown } in examples {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("({command}) 2>&1")]).current_dir(here.path());
-        shell.env("PATH", &path).env("JANUS_DEVICE", "cpu").env("BURN_DEVICE", "none");
+        shell.env("PATH", &path).env("BURN_DEVICE", "none");
         // Nothing of the one who runs the tests: caches, tokens, settings.
         shell.env("HOME", here.path()).env("HF_HOME", here.path().join("hub"));
-        for name in ["HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "XDG_CACHE_HOME", "JANUS_MODEL"] {
+        for name in ["HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "XDG_CACHE_HOME"] {
             shell.env_remove(name);
         }
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.to_string_lossy().starts_with("JANUS_")) {
+            shell.env_remove(name);
+        }
+        shell.env("JANUS_DEVICE", "cpu");
         let output = shell.output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
