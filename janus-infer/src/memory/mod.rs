@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn the_forecast_is_what_was_measured() {
         let config = JanusConfig::pro_1b();
-        for (pictures, measured) in [(1, 3.40e9)] {
+        for (pictures, measured) in [(1, 3.40e9), (16, 10.70e9)] {
             let work = Workload::drawing(&config, 24, pictures, Guidance::default());
             let total = forecast(&config, &cpu(), &work).total() as f64;
             assert!((total / measured - 1.0).abs() < 0.05, "{pictures}: {total}");

@@ -215,10 +215,10 @@ fn check_order(turns: &[(Role, &str)]) -> Result<(), PromptError> {
     if turns.is_empty() {
         return Err(PromptError::Empty);
     }
-    let whose = |turn: usize| if turn % 2 == 0 { Role::User } else { Role::Assistant };
+    let whose = |turn: usize| if turn.is_multiple_of(2) { Role::User } else { Role::Assistant };
     let wrong = (0..turns.len()).find(|turn| turns[*turn].0 != whose(*turn));
     // An even number ends with an answer: what is missing is a question after it.
-    let wrong = wrong.or((turns.len() % 2 == 0).then_some(turns.len()));
+    let wrong = wrong.or(turns.len().is_multiple_of(2).then_some(turns.len()));
     wrong.map_or(Ok(()), |turn| {
         let expected = if turn % 2 == 0 { "user" } else { "assistant" };
         Err(PromptError::Order { turn: turn + 1, expected })
