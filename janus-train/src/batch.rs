@@ -29,7 +29,8 @@ pub struct Batch {
     pub pixels: Vec<f32>,
     /// Places of their tokens, picture by picture in raster order.
     pub image_places: Vec<i32>,
-    /// Codes that are read, not predicted: all but the last of each drawn picture.
+    /// Codes that are read: all of each drawn picture, but not the last one where the picture
+    /// ends its document.
     pub codes: Vec<i32>,
     /// Places of their embeddings.
     pub code_places: Vec<i32>,

@@ -6,5 +6,6 @@
 //! rate after a linear warm-up ([`schedule`]).
 
 pub mod batch;
+pub mod data;
 pub mod objective;
 pub mod schedule;
