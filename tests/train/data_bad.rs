@@ -370,9 +370,13 @@ fn mixes_that_cannot_be_are_refused_before_anything_is_loaded() {
         error(Options { ratio: [1, 0, 1], ..OPTIONS }),
         "no source for understanding, whose part of the ratio is 1"
     );
-    assert!(
-        error(Options { ratio: [0, 1, 0], ..OPTIONS }).contains("whose part of the ratio is 0")
-    );
+    let text = write(folder.path(), "t.txt", "one\ntwo\n");
+    let mut both = sources(folder.path(), 3);
+    both.extend(Source::open(&Spec::of(text), (1, 1.0), Shuffle::Off).unwrap());
+    let prepare = Prepare::new(tokens(Objective::exact(400)));
+    let unused = Loader::new(both, prepare, Options { ratio: [0, 1, 0], ..OPTIONS });
+    let unused = unused.unwrap_err().to_string();
+    assert!(unused.ends_with("d.jsonl: samples for drawing, whose part of the ratio is 0"));
     assert_eq!(
         error(Options { ratio: [0; 3], ..OPTIONS }),
         "the ratio is 0:0:0: nothing would be taken"

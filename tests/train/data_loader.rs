@@ -173,9 +173,8 @@ fn documents(batch: &Batch) -> Vec<String> {
             let own = all.iter().filter(|t| inside(t.place)).map(|t| (t.place - first, t.id));
             own.collect::<Vec<_>>()
         };
-        let read: Vec<_> = batch.code_places.iter().zip(&batch.codes);
-        let read: Vec<_> =
-            read.into_iter().filter(|(p, _)| inside(**p)).map(|(p, c)| (p - first, *c)).collect();
+        let read = batch.code_places.iter().zip(&batch.codes).filter(|(p, _)| inside(**p));
+        let read: Vec<_> = read.map(|(p, c)| (p - first, *c)).collect();
         let seen = batch.image_places.iter().position(|place| inside(*place));
         let side = batch.pixels.len() / (batch.image_places.len() / 144).max(1);
         let pixel = seen.map(|at| batch.pixels[at / 144 * side + 77]);

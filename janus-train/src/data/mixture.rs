@@ -144,7 +144,8 @@ mod tests {
             let total: u32 = weights.iter().sum();
             let mut sources: Vec<_> = weights.iter().map(|w| (f64::from(*w), 0u64)).collect();
             for taken in 1..=u64::from(total) * 3 {
-                sources[furthest_behind(&sources)].1 += 1;
+                let turn = furthest_behind(&sources);
+                sources[turn].1 += 1;
                 for (weight, count) in &sources {
                     let exact = weight * taken as f64 / f64::from(total);
                     prop_assert!((*count as f64 - exact).abs() < 1.5);

@@ -118,7 +118,7 @@ impl Shard {
         }
         let mut bytes = vec![0; span.size as usize];
         // Opened anew: with thousands of shards not all files could stay open.
-        let read = |file: &mut File| {
+        let mut read = |file: &mut File| {
             file.seek(SeekFrom::Start(span.offset))?;
             file.read_exact(&mut bytes)
         };
