@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use janus_train::batch::Batch;
+use janus_train::data::error::{At, Place, Why};
+use janus_train::data::formats::Reader;
+use janus_train::data::sample::Sample;
 use janus_train::data::{
     Cache, Cursor, DataError, Encode, Kind, Loader, Objective, OnBad, Options, Packing, Prepare,
     Shuffle, Source, Spec, Step,
@@ -157,11 +160,8 @@ fn seeds_differ_and_files_can_be_read_in_their_order() {
 /// Each document of a batch, wherever it lies: ids, positions, what is learnt, codes, pixels.
 fn documents(batch: &Batch) -> Vec<String> {
     let mut found: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
-    for place in 0..batch.rows * batch.tokens {
-        if batch.documents[place] >= 0 {
-            let row = (place / batch.tokens) as i32;
-            found.entry((row, batch.documents[place])).or_default().push(place);
-        }
+    for (place, document) in batch.documents.iter().enumerate().filter(|(_, d)| **d >= 0) {
+        found.entry(((place / batch.tokens) as i32, *document)).or_default().push(place);
     }
     let describe = |places: Vec<usize>| {
         let (first, last) = (places[0] as i32, places[places.len() - 1] as i32);
@@ -378,4 +378,42 @@ fn conversations_are_sorted_by_what_they_hold() {
     assert_eq!((stated.len(), stated[0].len()), (1, 5));
     let error = stated[0].sample(1).unwrap_err().to_string();
     assert_eq!(error, "a sample for text in a source for drawing");
+}
+
+/// A format of its own that gives up on one sample.
+#[derive(Debug)]
+struct Panics;
+
+impl Reader for Panics {
+    fn chunks(&self) -> Vec<u64> {
+        vec![6]
+    }
+
+    fn sample(&self, index: u64) -> Result<Sample, Why> {
+        assert_ne!(index, 3, "on purpose");
+        Ok(Sample::plain(format!("sample {index}")))
+    }
+
+    fn place(&self, index: u64) -> Place {
+        Place { file: Path::new("own").into(), at: At::Row(index + 1) }
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        Some(Kind::Text)
+    }
+}
+
+#[test]
+fn a_thread_that_panics_ends_the_step_and_not_the_process() {
+    let source = Source::of(Arc::new(Panics), "own".to_owned(), Kind::Text, (0, 1.0), Shuffle::Off);
+    let options = Options { ratio: [0, 1, 0], batch: 2, workers: 2, ..OPTIONS };
+    let prepare = Prepare::new(tokens(objective()));
+    let mut loader = Loader::new(vec![source], prepare, options).unwrap();
+    assert_eq!(names(&steps(&mut loader, 1)[0]), ["own: row 1", "own: row 2"]);
+    let error = loader.next(&mut Toy::default()).unwrap_err().to_string();
+    assert_eq!(error, "a thread that prepares samples stopped at own: row 4");
 }

@@ -130,10 +130,10 @@ mod tests {
             for step in from..from + u64::from(parts) {
                 let counts = mixture.counts(step);
                 prop_assert_eq!(counts.iter().sum::<usize>(), batch);
-                for kind in 0..3 {
-                    let exact = f64::from(ratio[kind]) * batch as f64 / f64::from(parts);
-                    prop_assert!((counts[kind] as f64 - exact).abs() < 1.0);
-                    sums[kind] += counts[kind];
+                for ((part, count), sum) in ratio.iter().zip(counts).zip(&mut sums) {
+                    let exact = f64::from(*part) * batch as f64 / f64::from(parts);
+                    prop_assert!((count as f64 - exact).abs() < 1.0);
+                    *sum += count;
                 }
             }
             prop_assert_eq!(sums, ratio.map(|part| part as usize * batch));

@@ -50,14 +50,9 @@ impl Source {
         }
         let reader: Arc<dyn Reader> = Arc::from(open(spec)?);
         let new = |kind: Kind, picks: Option<Vec<u32>>| {
-            let seed = match shuffle {
-                Shuffle::Off => 0,
-                Shuffle::Seed(seed) => hash(&[seed, number as u64, kind as u64]),
-            };
-            let sizes = picks.as_ref().map_or_else(|| reader.chunks(), |p| vec![p.len() as u64]);
-            let order = Order::new(sizes, (shuffle != Shuffle::Off).then_some(seed));
-            let (name, reader) = (path.to_string(), Arc::clone(&reader));
-            Self { name, kind, weight, seed, reader, picks, order }
+            let reader = Arc::clone(&reader);
+            Self { picks, ..Self::of(reader, path.to_string(), kind, (number, weight), shuffle) }
+                .ordered(shuffle)
         };
         let Some(kind) = reader.kind() else {
             let sorted = sort(reader.as_ref());
@@ -71,6 +66,31 @@ impl Source {
             }
             _ => Ok(vec![new(kind, None)]),
         }
+    }
+
+    /// A source that reads what it is given: for formats of your own. All samples must be of one
+    /// kind; `number` and `weight` as in [`Source::open`].
+    pub fn of(
+        reader: Arc<dyn Reader>,
+        name: String,
+        kind: Kind,
+        (number, weight): (usize, f64),
+        shuffle: Shuffle,
+    ) -> Self {
+        let seed = match shuffle {
+            Shuffle::Off => 0,
+            Shuffle::Seed(seed) => hash(&[seed, number as u64, kind as u64]),
+        };
+        let order = Order::new(Vec::new(), None);
+        Self { name, kind, weight, seed, reader, picks: None, order }.ordered(shuffle)
+    }
+
+    /// With the order that belongs to its samples.
+    fn ordered(mut self, shuffle: Shuffle) -> Self {
+        let all = || self.reader.chunks();
+        let sizes = self.picks.as_ref().map_or_else(all, |picks| vec![picks.len() as u64]);
+        self.order = Order::new(sizes, (shuffle != Shuffle::Off).then_some(self.seed));
+        self
     }
 
     /// The path it was opened with.
