@@ -258,6 +258,15 @@ fn answers_with_words_and_a_picture() {
 }
 
 #[test]
+fn blanks_around_a_picture_do_not_count() {
+    let tokens = exact();
+    let bare = document(&tokens, &conversation(&["a cat", "<image>"], 1));
+    for answer in ["<image>\n", "\n<image>", " <image> \u{1f}\n"] {
+        assert_eq!(document(&tokens, &conversation(&["a cat", answer], 1)), bare, "{answer:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_is_not_to_be_learnt_is_read_only() {
     let tokens = exact();
     let turns = |first| {

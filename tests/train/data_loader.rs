@@ -5,16 +5,18 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use janus_model::processor::{Conversation, Message};
 use janus_train::batch::Batch;
 use janus_train::data::error::{At, Place, Why};
 use janus_train::data::formats::Reader;
+use janus_train::data::prepare::Codes;
 use janus_train::data::sample::Sample;
 use janus_train::data::{
     Cache, Cursor, DataError, Encode, Kind, Loader, Objective, OnBad, Options, Packing, Prepare,
     Shuffle, Source, Spec, Step,
 };
 
-use crate::data_common::{CODES, Toy, save, tokens, write};
+use crate::data_common::{CODES, Toy, rgb, save, tokens, write};
 
 /// A file of conversations of one kind, with small pictures.
 fn data(folder: &Path, kind: Kind, count: usize) -> PathBuf {
@@ -282,6 +284,30 @@ fn dropout_is_what_was_asked_for_and_another_in_each_epoch() {
     // 360 draws: mean 36, deviation 5.7.
     assert!((8..=64).contains(&sum), "{sum}");
     assert!(some.iter().collect::<BTreeSet<_>>().len() > 1);
+}
+
+#[test]
+fn pictures_are_prepared_as_at_inference() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = Spec::of(data(folder.path(), Kind::Understand, 3));
+    let source = Source::open(&spec, (0, 1.0), Shuffle::Off).unwrap().remove(0);
+    let prepare = Prepare::new(tokens(Objective::exact(512)));
+    for number in 0..3 {
+        let found = prepare.sample(&source, 0, number as u64).unwrap();
+        let asked = Message::user_with_places(&format!("<image>What is {number}?"), 0);
+        let picture = rgb(100 * Kind::Understand as usize + number);
+        let input =
+            prepare.tokens.processor.understand(&Conversation::new(vec![asked]), &[picture]);
+        // To the bit.
+        assert_eq!(found.pixels.concat(), input.unwrap().pixels);
+    }
+    let spec = Spec::of(data(folder.path(), Kind::Draw, 1));
+    let source = Source::open(&spec, (0, 1.0), Shuffle::Off).unwrap().remove(0);
+    let found = prepare.sample(&source, 0, 0).unwrap();
+    let expected =
+        prepare.tokens.processor.image.generation_pixels(&rgb(100 * Kind::Draw as usize));
+    let Codes::Wanted { key: None, pixels } = &found.codes[0] else { panic!("no cache") };
+    assert_eq!(pixels, &expected);
 }
 
 #[test]

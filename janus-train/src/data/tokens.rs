@@ -273,14 +273,17 @@ impl<'a> Writer<'a> {
     }
 
     fn answer(&mut self, answer: &Turn, last: bool) -> Result<(), Why> {
-        for (number, piece) in answer.pieces.iter().enumerate() {
-            let ends = last && number + 1 == answer.pieces.len();
+        // Blanks around a picture are how files are written, not something to learn.
+        let blank = |piece: &&Piece| matches!(piece, Piece::Text(text) if strip(text).is_empty());
+        let pieces: Vec<&Piece> = answer.pieces.iter().filter(|piece| !blank(piece)).collect();
+        for (number, piece) in pieces.iter().enumerate() {
+            let ends = last && number + 1 == pieces.len();
             match piece {
                 Piece::Text(text) => self.words(text, answer.learnt)?,
                 Piece::Picture(picture) => self.picture(*picture, answer.learnt, ends),
             }
         }
-        match answer.pieces.last() {
+        match pieces.last() {
             None => return Err(Why::Empty("the answer")),
             Some(Piece::Text(_)) => self.push(self.special.eos, answer.learnt),
             // After a picture nothing is predicted at inference: the turn is closed for what
@@ -293,10 +296,7 @@ impl<'a> Writer<'a> {
 
     /// Words of an answer. The template puts a space before them and strips them.
     fn words(&mut self, text: &str, learnt: bool) -> Result<(), Why> {
-        let text = text.trim_matches(is_blank);
-        if text.is_empty() {
-            return Err(Why::Empty("the answer"));
-        }
+        let text = strip(text);
         for id in self.tokens.processor.tokenizer.encode_plain(&format!(" {text}"))? {
             self.push(id, learnt);
         }
@@ -318,7 +318,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What the template strips from a message: white space and four old separators.
-fn is_blank(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+/// As the template strips a message: of white space and four old separators.
+fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }

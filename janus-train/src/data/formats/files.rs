@@ -109,6 +109,11 @@ pub(super) fn parts(path: &Path, ending: &str) -> Result<Vec<Arc<Path>>, DataErr
     if paths.is_empty() {
         return Err(DataError::Empty { path: path.to_owned(), found: "no such files below" });
     }
+    // Opening a pipe would wait for a writer.
+    if let Some(odd) = paths.iter().find(|path| path.exists() && !path.is_file()) {
+        let problem = "a pipe, socket or device, not a file".to_owned();
+        return Err(DataError::File { path: odd.clone(), problem });
+    }
     Ok(paths.into_iter().map(Arc::from).collect())
 }
 
