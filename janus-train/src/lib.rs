@@ -5,5 +5,7 @@
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
 //! rate after a linear warm-up ([`schedule`]).
 
+pub mod batch;
+pub mod data;
 pub mod objective;
 pub mod schedule;

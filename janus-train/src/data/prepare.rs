@@ -1,0 +1,119 @@
+//! One sample made ready: tokens written, pictures decoded and resized.
+//!
+//! Stateless, so that any thread may do it: the same source, epoch and number give the same result.
+
+use std::sync::Arc;
+
+use janus_model::processor::{
+    ImageError, ImageLimits, Orientation, PixelValues, RgbImage8, decode_image,
+};
+
+use super::codes::{Cache, Key};
+use super::error::{Bad, Place, Why};
+use super::sample::{Picture, Sample};
+use super::source::Source;
+use super::tokens::{Chance, Document, Tokens};
+
+/// How samples are made ready.
+#[derive(Clone, Debug)]
+pub struct Prepare {
+    /// Text to ids.
+    pub tokens: Tokens,
+    /// What a picture may cost.
+    pub limits: ImageLimits,
+    /// Whether EXIF is followed.
+    pub orientation: Orientation,
+    /// Codes of pictures that were met before.
+    pub cache: Option<Arc<Cache>>,
+}
+
+/// A sample that is ready but for the codes of pictures that were never met.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Where it stands.
+    pub place: Place,
+    /// Its tokens.
+    pub document: Document,
+    /// Pixels of the pictures that are read, as [`Document::seen`] has them.
+    pub pixels: Vec<Vec<f32>>,
+    /// Codes of the pictures of answers, as [`Document::drawn`] has them.
+    pub codes: Vec<Codes>,
+}
+
+/// The codes of a picture.
+#[derive(Clone, Debug)]
+pub enum Codes {
+    /// Out of the cache, or computed.
+    Known(Vec<i32>),
+    /// To be computed.
+    Wanted {
+        /// Where to keep them, if they are kept.
+        key: Option<Key>,
+        /// What to compute them from.
+        pixels: PixelValues,
+    },
+}
+
+impl Prepare {
+    /// Limits as at inference, no cache.
+    pub fn new(tokens: Tokens) -> Self {
+        let (limits, orientation) = (ImageLimits::default(), Orientation::default());
+        Self { tokens, limits, orientation, cache: None }
+    }
+
+    /// Sample `index` of a source, as it is in an epoch.
+    ///
+    /// # Errors
+    /// [`Bad`]: where it stands and why it cannot be used.
+    pub fn sample(&self, source: &Source, epoch: u64, index: u64) -> Result<Prepared, Bad> {
+        let place = source.place(index);
+        let chance = Chance::of(&self.tokens.objective, source.seed(), epoch, index);
+        let ready = source.sample(index).and_then(|sample| self.ready(&sample, chance));
+        match ready {
+            Ok((document, pixels, codes)) => Ok(Prepared { place, document, pixels, codes }),
+            Err(why) => Err(Bad { place, why }),
+        }
+    }
+
+    fn ready(
+        &self,
+        sample: &Sample,
+        chance: Chance,
+    ) -> Result<(Document, Vec<Vec<f32>>, Vec<Codes>), Why> {
+        // Tokens first: a sample that is too long costs no decoding.
+        let document = self.tokens.document(sample, chance)?;
+        let seen = document.seen.iter().map(|seen| self.seen(&sample.pictures[seen.picture]));
+        let pixels = seen.collect::<Result<_, _>>()?;
+        let drawn = document.drawn.iter().map(|drawn| self.drawn(&sample.pictures[drawn.picture]));
+        let codes = drawn.collect::<Result<_, _>>()?;
+        Ok((document, pixels, codes))
+    }
+
+    /// Pixels for the vision tower.
+    fn seen(&self, picture: &Picture) -> Result<Vec<f32>, Why> {
+        let image = self.decode(picture, &picture.bytes(&self.limits)?)?;
+        Ok(self.tokens.processor.image.understanding_pixels(&image).data)
+    }
+
+    /// Codes, or pixels for the image tokenizer.
+    fn drawn(&self, picture: &Picture) -> Result<Codes, Why> {
+        let bytes = picture.bytes(&self.limits)?;
+        let rules = &self.tokens.processor.image;
+        let upright = self.orientation == Orientation::Upright;
+        let key = self.cache.as_ref().map(|c| (c, c.key(&bytes, rules.image_size, upright)));
+        if let Some(codes) = key.and_then(|(cache, key)| cache.get(&key)) {
+            return Ok(Codes::Known(codes));
+        }
+        let pixels = rules.generation_pixels(&self.decode(picture, &bytes)?);
+        Ok(Codes::Wanted { key: key.map(|(_, key)| key), pixels })
+    }
+
+    fn decode(&self, picture: &Picture, bytes: &[u8]) -> Result<RgbImage8, Why> {
+        decode_image(bytes, &self.limits, self.orientation).map_err(|error| match picture {
+            Picture::File(path) => {
+                Why::Picture(ImageError::File { path: path.clone(), source: Box::new(error) })
+            }
+            Picture::Bytes(_) => Why::Picture(error),
+        })
+    }
+}

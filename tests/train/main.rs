@@ -1,0 +1,9 @@
+//! Training: data, one step, a run. One file per topic.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a failing test may panic
+
+mod data_bad;
+mod data_common;
+mod data_formats;
+mod data_layout;
+mod data_loader;
+mod data_speed;
