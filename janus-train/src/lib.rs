@@ -6,5 +6,11 @@
 //! rate after a linear warm-up ([`schedule`]).
 
 pub mod batch;
+pub mod config;
+pub mod metrics;
 pub mod objective;
+pub mod run;
 pub mod schedule;
+pub mod spikes;
+
+mod failpoint;

@@ -1,2 +1,10 @@
 //! Training: data, one step, a run. One file per topic.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a failing test may panic
+
+mod run_common;
+mod run_damage;
+mod run_full;
+mod run_keep;
+mod run_model;
+mod run_moments;
+mod run_refuse;
