@@ -12,5 +12,6 @@ pub mod objective;
 pub mod run;
 pub mod schedule;
 pub mod spikes;
+pub mod strategy;
 
 mod failpoint;

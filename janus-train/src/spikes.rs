@@ -45,7 +45,7 @@ pub enum Verdict {
     Take,
     /// Leave weights and moments as they are, and go on with the next.
     Skip(Reason),
-    /// Go back to the last checkpoint, then [`Guard::ban`] this step.
+    /// Go back to the last checkpoint, see [`Guard::back_to`].
     Rollback(Reason),
     /// End the run, and tell what was in the batch.
     Stop(Reason),
@@ -128,9 +128,13 @@ impl Guard {
         self.banned.contains(&step)
     }
 
-    /// After going back: this step is left out when it comes again.
-    pub fn ban(&mut self, step: u64) {
+    /// The guard of a checkpoint that the run goes back to because of `step`, which is left out
+    /// when it comes again. What was left out since is not forgotten: the run must not go in
+    /// circles.
+    #[must_use]
+    pub fn back_to(mut self, past: Self, step: u64) -> Self {
         self.banned.insert(step);
+        Self { losses: past.losses, norms: past.norms, ..self }
     }
 
     /// Judges the step counted from 0 by its mean loss and the norm of its gradients before
@@ -145,11 +149,14 @@ impl Guard {
             }
             Some(reason) => reason,
         };
-        self.total += 1;
+        // One that comes again is no other one.
+        if !self.skipped.contains(&step) {
+            self.total += 1;
+            self.skipped.push_back(step);
+        }
         if matches!(reason, Reason::NotFinite { .. }) && self.config.on_nan == OnNan::Stop {
             return Verdict::Stop(reason);
         }
-        self.skipped.push_back(step);
         let GuardConfig { skips, within, .. } = self.config;
         let oldest = (step + 1).saturating_sub(within as u64);
         self.skipped.retain(|skipped| *skipped >= oldest);
@@ -308,11 +315,18 @@ mod tests {
 
     #[test]
     fn a_banned_step_is_left_out_whatever_it_says() {
-        let mut guard = seen(128, CONFIG);
-        guard.ban(130);
-        assert_eq!(guard.judge(128, 2.0, 1.0), Verdict::Take);
-        assert!(guard.is_banned(130) && !guard.is_banned(129));
-        assert_eq!(guard.judge(130, 2.0, 1.0), Verdict::Skip(Reason::Banned));
+        let past = seen(128, CONFIG);
+        let mut now = past.clone();
+        assert_eq!(now.judge(128, 2.3, 1.0), Verdict::Take);
+        assert!(skips(&now.judge(129, f64::NAN, 1.0)));
+        let mut guard = now.back_to(past.clone(), 129);
+        assert_eq!(guard.losses, past.losses, "judged as at the checkpoint");
+        assert_eq!(guard.judge(128, 2.3, 1.0), Verdict::Take);
+        assert!(guard.is_banned(129) && !guard.is_banned(128));
+        assert_eq!(guard.judge(129, 2.0, 1.0), Verdict::Skip(Reason::Banned));
+        assert_eq!(guard.total(), 1, "the same step twice is one step");
+        assert!(skips(&guard.judge(130, f64::NAN, 1.0)));
+        assert!(matches!(guard.judge(131, f64::NAN, 1.0), Verdict::Stop(_)), "129 still counts");
     }
 
     #[test]
@@ -320,7 +334,8 @@ mod tests {
         let mut guard = seen(150, CONFIG);
         guard.judge(150, 0.1 + 0.2, 1.0 / 3.0);
         guard.judge(151, f64::NAN, 1.0);
-        guard.ban(160);
+        let past = guard.clone();
+        guard = guard.back_to(past, 160);
         let text = serde_json::to_string(&guard).unwrap();
         let mut read: Guard = serde_json::from_str(&text).unwrap();
         assert_eq!(read, guard);

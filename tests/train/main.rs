@@ -8,3 +8,4 @@ mod run_keep;
 mod run_model;
 mod run_moments;
 mod run_refuse;
+mod run_resume;

@@ -78,7 +78,9 @@ pub fn names(dir: &Path) -> Vec<String> {
         .map(|entry| {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            match fs::read_link(entry.path()) {
+            // A file with the name where there are no links.
+            let text = || fs::read_to_string(entry.path()).map(PathBuf::from);
+            match fs::read_link(entry.path()).or_else(|_| text()) {
                 Ok(target) => format!("{name} -> {}", target.display()),
                 Err(_) => name,
             }

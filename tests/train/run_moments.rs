@@ -22,19 +22,26 @@ pub struct Toy {
 impl Toy {
     /// With new ids each time, as in a new process.
     pub fn new(width: usize) -> Self {
+        let count = 2 * width * width + 2 * width;
+        let numbers: Vec<f32> = (0..count).map(|i| ((i as f32 + 1.0) * 0.7).sin()).collect();
+        Self::of(width, &numbers)
+    }
+
+    /// With these weights, one after the other.
+    pub fn of(width: usize, weights: &[f32]) -> Self {
         let device = Device::flex().autodiff();
-        let numbers = |count: usize, by: f32| -> Vec<f32> {
-            (0..count).map(|i| ((i as f32 + by) * 0.7).sin()).collect()
-        };
-        let matrix = |by| {
-            let data = TensorData::new(numbers(width * width, by), [width, width]);
+        let (first, rest) = weights.split_at(width * width);
+        let (second, rest) = rest.split_at(width * width);
+        let (bias, idle) = rest.split_at(width);
+        let matrix = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [width, width]);
             Param::initialized(ParamId::new(), Tensor::from_data(data, &device).require_grad())
         };
-        let row = |by| {
-            let data = TensorData::new(numbers(width, by), [width]);
+        let row = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [width]);
             Param::initialized(ParamId::new(), Tensor::from_data(data, &device).require_grad())
         };
-        Self { first: matrix(1.0), second: matrix(5.0), bias: row(9.0), idle: row(3.0) }
+        Self { first: matrix(first), second: matrix(second), bias: row(bias), idle: row(idle) }
     }
 
     pub fn loss(&self, step: usize) -> Tensor<1> {
@@ -54,16 +61,7 @@ impl Toy {
 
     /// The same weights under the ids of a new process.
     fn reborn(&self) -> Self {
-        let copy = |data: TensorData| Tensor::<2>::from_data(data, &Device::flex().autodiff());
-        let row = |data: TensorData| Tensor::<1>::from_data(data, &Device::flex().autodiff());
-        let two = |tensor: Tensor<2>| Param::initialized(ParamId::new(), tensor.require_grad());
-        let one = |tensor: Tensor<1>| Param::initialized(ParamId::new(), tensor.require_grad());
-        Self {
-            first: two(copy(self.first.val().into_data())),
-            second: two(copy(self.second.val().into_data())),
-            bias: one(row(self.bias.val().into_data())),
-            idle: one(row(self.idle.val().into_data())),
-        }
+        Self::of(self.bias.val().dims()[0], &self.weights().concat())
     }
 }
 

@@ -149,9 +149,9 @@ impl TrainConfig {
             put(&mut root, key.trim(), parsed(value)).map_err(fail)?;
             config = root.try_into().map_err(|error| {
                 let (field, problem) = parts(error);
-                // The key is in the override already.
-                let field = if field == key.trim() { String::new() } else { field };
-                fail(in_field(&field) + &problem)
+                // The key has told the way there already.
+                let told = key.trim().starts_with(&field);
+                fail(if told { problem } else { in_field(&field) + &problem })
             })?;
         }
         Ok(config)

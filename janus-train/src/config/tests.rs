@@ -99,7 +99,7 @@ fn errors_name_line_and_field() {
     let misspelt = complaint(&text.replace("warmup =", "warm_up ="));
     let start = format!("line {}: ", line("warmup"));
     assert!(misspelt.starts_with(&start), "{misspelt}");
-    assert!(misspelt.contains("schedule.warm_up: unknown field `warm_up`"), "{misspelt}");
+    assert!(misspelt.contains("schedule: unknown field `warm_up`"), "{misspelt}");
     assert!(misspelt.contains("`warmup`"), "{misspelt}");
 
     let wrong = complaint(&text.replace("size = 256", "size = \"many\""));
@@ -184,7 +184,7 @@ fn an_override_that_is_none_is_named() {
         ("steps.more=1", "steps.more=1: nothing lies below a value, such as more"),
         ("data.1.path=x", "data.1.path=x: 1 is no place in a list of 0: the first is 0"),
         ("mix..text=1", "mix..text=1: a part of the key is empty"),
-        ("data.0.path=x", "data.0.path=x: data: missing field `kind`"),
+        ("data.0.path=x", "data.0.path=x: missing field `kind`"),
     ] {
         let error = with(&[given]).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
