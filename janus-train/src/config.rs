@@ -193,10 +193,16 @@ impl TrainConfig {
         Schedule { peak: rate, warmup, steps: self.steps, shape }
     }
 
-    /// SHA-256 of everything here that decides which sample comes when. What the files hold is
-    /// not in it.
+    /// SHA-256 of everything here that decides which sample comes when. Where the files lie and
+    /// what they hold is not in it, nor how many rows fit into memory.
     pub fn data_digest(&self) -> String {
-        let parts = (&self.data, self.mix, self.batch, self.objective, self.seed);
+        let nowhere = |source: &Source| {
+            let path = PathBuf::new();
+            Source { path, root: None, names: None, ..source.clone() }
+        };
+        let data: Vec<_> = self.data.iter().map(nowhere).collect();
+        let batch = BatchConfig { rows: 0, ..self.batch };
+        let parts = (data, self.mix, batch, self.objective, self.seed);
         // Plain structs always serialise.
         let text = serde_json::to_string(&parts).unwrap_or_default();
         crate::run::hex(Sha256::digest(text).as_slice())

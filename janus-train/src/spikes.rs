@@ -174,7 +174,7 @@ impl Guard {
             return Some(Reason::Banned);
         }
         let both = [("the loss", loss, &self.losses), ("the gradient's norm", norm, &self.norms)];
-        if let Some((what, ..)) = both.iter().find(|(_, value, _)| !value.is_finite()) {
+        if let Some((what, ..)) = both.into_iter().find(|(_, value, _)| !value.is_finite()) {
             return Some(Reason::NotFinite { what });
         }
         both.into_iter().find_map(|(what, value, window)| self.spike(what, value, window))

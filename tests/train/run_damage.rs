@@ -184,7 +184,8 @@ fn a_newer_format_is_refused_not_passed_over() {
         let (_, rest) = text.rsplit_once("\"sha256\": \"").unwrap();
         let old = &rest[..64];
         let zeroed = text.replace("\"format\": 1", "\"format\": 2").replace(old, &"0".repeat(64));
-        let hash: String = sha2(zeroed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String =
+            sha2(zeroed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let (before, after) = zeroed.rsplit_once(&"0".repeat(64)).unwrap();
         *bytes = format!("{before}{hash}{after}").into_bytes();
     });

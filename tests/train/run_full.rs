@@ -8,9 +8,11 @@ use std::process::{Command, Stdio};
 
 use janus_model::ErrorKind;
 use janus_train::metrics::{Metrics, Row};
+use janus_train::run::moments::{self, learners};
 use janus_train::run::{Role, Run};
 
 use crate::run_common::{KEEP, fill, names, resume, run_of, save_with};
+use crate::run_moments::{Toy, adamw, train};
 
 /// Saves more than it may.
 #[test]
@@ -30,6 +32,11 @@ fn child() {
         assert!(error.to_string().contains(&shown), "{error}");
         assert!(error.hint().unwrap().contains("the checkpoints that were whole still are"));
     }
+    // Burn-pack tells what the system said in words only.
+    let (toy, optimizer) = train(Toy::new(128), adamw(), 0..1);
+    let path = Path::new(&dir).join("moments.bpk");
+    let error = moments::write(&path, optimizer.to_record(), &learners(&toy)).unwrap_err();
+    assert!(error.is_full() && error.kind() == ErrorKind::Io, "{error:?}");
     // A line of metrics that does not fit leaves whole lines.
     let path = run.metrics_path();
     let mut metrics = Metrics::open(&path, 0).unwrap();

@@ -59,8 +59,14 @@ fn the_best_and_every_nth_stay_too() {
     assert_eq!(steps(dir.path()), [20, 40, 50, 60]);
     let saved = save_with(&mut run, 70, Some(0.5), |staging| fill(70, staging)).unwrap();
     assert_eq!(saved.removed, [20, 50]);
-    assert_eq!(saved.bytes, 5000 + 9000 + 14 + fs::metadata(folder(dir.path(), 70).join("state.json")).unwrap().len());
-    assert_eq!(names(dir.path()), ["latest -> step-000070", "step-000040", "step-000060", "step-000070"]);
+    assert_eq!(
+        saved.bytes,
+        5000 + 9000 + 14 + fs::metadata(folder(dir.path(), 70).join("state.json")).unwrap().len()
+    );
+    assert_eq!(
+        names(dir.path()),
+        ["latest -> step-000070", "step-000040", "step-000060", "step-000070"]
+    );
 }
 
 /// A folder that somebody made is not ours to remove, nor does it count.

@@ -23,7 +23,10 @@ fn load(dir: &Path) -> Janus {
 
 /// Bytes of every tensor by canonical name.
 fn bytes(tensors: &[LazyTensor]) -> BTreeMap<String, Vec<u8>> {
-    tensors.iter().map(|tensor| (tensor.name.clone(), tensor.to_bytes().unwrap().to_vec())).collect()
+    tensors
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.to_bytes().unwrap().to_vec()))
+        .collect()
 }
 
 fn save(run: &mut Run, step: u64, start: &Path, frozen: &str) -> Saved {
@@ -75,7 +78,8 @@ fn a_saved_model_loads_with_the_same_weights() {
         let mut run = Run::open(dir.path(), KEEP).unwrap();
         let saved = save(&mut run, 10, &start, frozen);
         let model = saved.path.join("model");
-        let mut names: Vec<_> = SMALL.iter().chain(weights).map(|name| (*name).to_owned()).collect();
+        let mut names: Vec<_> =
+            SMALL.iter().chain(weights).map(|name| (*name).to_owned()).collect();
         names.sort();
         assert_eq!(files(&model), names, "frozen: {frozen}");
         assert!(bytes(&load(&model).tensors()) == expected, "frozen: {frozen}");
@@ -136,7 +140,11 @@ fn frozen_weights_take_room_once() {
     assert_eq!((found.state.step, found.passed_over.len()), (40, 0));
     fs::remove_file(found.path.join("MANIFEST.json")).unwrap();
     let text = resume(dir.path()).unwrap_err().to_string();
-    assert_eq!(text.matches("model-00001-of-00002.safetensors has the SHA-256").count(), 2, "{text}");
+    assert_eq!(
+        text.matches("model-00001-of-00002.safetensors has the SHA-256").count(),
+        2,
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Moments survive a process, byte for byte, or are refused: Burn itself would start afresh.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param, ParamId};
@@ -47,7 +48,8 @@ impl Toy {
     pub fn loss(&self, step: usize) -> Tensor<1> {
         let [width] = self.bias.val().dims();
         let data: Vec<f32> = (0..2 * width).map(|i| ((i + step) as f32 * 0.3).cos()).collect();
-        let x = Tensor::<2>::from_data(TensorData::new(data, [2, width]), &self.bias.val().device());
+        let x =
+            Tensor::<2>::from_data(TensorData::new(data, [2, width]), &self.bias.val().device());
         let y = x.matmul(self.first.val()).matmul(self.second.val());
         (y + self.bias.val().unsqueeze()).square().mean()
     }
@@ -65,7 +67,11 @@ impl Toy {
     }
 }
 
-fn train(mut toy: Toy, mut optimizer: ModuleOptimizer, steps: std::ops::Range<usize>) -> (Toy, ModuleOptimizer) {
+pub fn train(
+    mut toy: Toy,
+    mut optimizer: ModuleOptimizer,
+    steps: Range<usize>,
+) -> (Toy, ModuleOptimizer) {
     for step in steps {
         let gradients = GradientsParams::from_grads(toy.loss(step).backward(), &toy);
         toy = optimizer.step(0.01, toy, gradients);
@@ -73,7 +79,7 @@ fn train(mut toy: Toy, mut optimizer: ModuleOptimizer, steps: std::ops::Range<us
     (toy, optimizer)
 }
 
-fn adamw() -> ModuleOptimizer {
+pub fn adamw() -> ModuleOptimizer {
     AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.0).init()
 }
 
@@ -194,4 +200,15 @@ fn a_damaged_file_is_no_record() {
         // A flip in a name, a number or padding: an error or the record, never a panic.
         let _ = moments::read(&path, &learners(&toy));
     }
+}
+
+/// Burn-pack keeps only the words of the system; the exit code needs its number.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_system_says_is_kept() {
+    let (toy, optimizer, dir, _) = trained();
+    let gone = dir.path().join("gone/moments.bpk");
+    let error = moments::write(&gone, optimizer.to_record(), &learners(&toy)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("moments.bpk: cannot write: "), "{error}");
 }

@@ -24,7 +24,10 @@ fn another_model_is_refused() {
     let error = refused(dir.path(), &Identity::new(&JanusConfig::pro_7b(), &stage(1), "content"));
     assert_eq!(error.kind(), ErrorKind::Usage);
     let text = error.to_string();
-    assert!(text.contains("its model is 24 layers of width 2048, 102400 words, 16384 codes"), "{text}");
+    assert!(
+        text.contains("its model is 24 layers of width 2048, 102400 words, 16384 codes"),
+        "{text}"
+    );
     assert!(text.contains("but this run has 30 layers of width 4096, 102400 words"), "{text}");
 
     // The words may be the same where the model is not.

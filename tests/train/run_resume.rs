@@ -56,7 +56,8 @@ impl Trainee for Pupil {
         let loss = self.toy().loss(step as usize) * factor;
         let value = loss.clone().into_data().try_into_vec::<f32>().unwrap()[0];
         let gradients = GradientsParams::from_grads(loss.backward(), self.toy());
-        let measured = Measured { loss: value.into(), grad_norm: 1.0, tokens: 8, ..Default::default() };
+        let measured =
+            Measured { loss: value.into(), grad_norm: 1.0, tokens: 8, ..Default::default() };
         Ok((gradients, measured))
     }
 

@@ -6,7 +6,7 @@ use janus_model::ErrorKind;
 use janus_model::processor::{FileError, read_file};
 use toml::{Table, Value};
 
-use super::TrainConfig;
+use super::{Source, TrainConfig};
 
 /// Largest recipe that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -159,7 +159,7 @@ impl TrainConfig {
 
     /// Takes relative paths from `folder`.
     fn resolve(&mut self, folder: &Path) {
-        for path in self.data.iter_mut().map(|source| &mut source.path).chain(&mut self.start) {
+        for path in self.data.iter_mut().flat_map(Source::paths).chain(&mut self.start) {
             *path = folder.join(&*path);
         }
     }

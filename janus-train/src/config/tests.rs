@@ -25,7 +25,7 @@ fn every_recipe_is_whole_and_carries_its_name() {
             setting && !["[R]", "[P]", "ours"].iter().any(|source| line.contains(source))
         };
         // Name, stage, model and the tables whose head says it for all of them.
-        let free = ["name", "stage", "model", "train", "understanding", "text", "generation"];
+        let free = ["name", "stage", "model", "train", "understand", "text", "draw"];
         let ours = ["every", "keep", "best", "window", "sigma", "skips", "within", "on_nan"];
         for line in text.lines().filter(unsourced) {
             let known = free.iter().chain(&ours).any(|key| line.starts_with(key));
@@ -41,15 +41,22 @@ fn janus_pro_trains_as_published() {
     for (size, seven) in [("1b", false), ("7b", true)] {
         for stage in 1..=3 {
             let config = recipe(&format!("janus-pro-{size}-stage{stage}"));
-            assert_eq!(Some(config.schedule()), Schedule::janus_pro(stage, seven), "{size} {stage}");
+            assert_eq!(
+                Some(config.schedule()),
+                Schedule::janus_pro(stage, seven),
+                "{size} {stage}"
+            );
             let optimizer = config.optimizer;
             assert_eq!((optimizer.beta1, optimizer.beta2), (0.9, 0.95));
             assert_eq!((optimizer.weight_decay, optimizer.clip), (0.0, 1.0));
             let (samples, ratio) =
-                [(256, [1.0, 0.0, 3.0]), (512, [2.0, 3.0, 5.0]), (128, [5.0, 1.0, 4.0])][stage - 1];
+                [(256, [1, 0, 3]), (512, [2, 3, 5]), (128, [5, 1, 4])][stage - 1];
             assert_eq!(config.batch.size, samples);
-            assert_eq!(Kind::ALL.map(|kind| config.mix.of(kind)), ratio);
-            assert_eq!((config.objective.unconditional, config.objective.first_sentence), (0.1, 0.25));
+            assert_eq!(config.mix.ratio(), ratio);
+            assert_eq!(
+                (config.objective.unconditional, config.objective.first_sentence),
+                (0.1, 0.25)
+            );
         }
     }
 }
@@ -57,15 +64,15 @@ fn janus_pro_trains_as_published() {
 #[test]
 fn the_original_janus_trains_as_published() {
     let rows = [
-        (Shape::Cosine, 1e-3, 300, 10_000, 256, 0.0, [1.0, 0.0, 1.0]),
-        (Shape::Constant, 1e-4, 5000, 180_000, 512, 0.0, [2.0, 3.0, 5.0]),
-        (Shape::Constant, 2e-5, 0, 24_000, 256, 0.1, [7.0, 3.0, 10.0]),
+        (Shape::Cosine, 1e-3, 300, 10_000, 256, 0.0, [1, 0, 1]),
+        (Shape::Constant, 1e-4, 5000, 180_000, 512, 0.0, [2, 3, 5]),
+        (Shape::Constant, 2e-5, 0, 24_000, 256, 0.1, [7, 3, 10]),
     ];
     for (stage, (shape, peak, warmup, steps, samples, decay, ratio)) in (1..).zip(rows) {
         let config = recipe(&format!("janus-1.3b-stage{stage}"));
         assert_eq!(config.schedule(), Schedule { peak, warmup, steps, shape });
         assert_eq!((config.batch.size, config.optimizer.weight_decay), (samples, decay));
-        assert_eq!(Kind::ALL.map(|kind| config.mix.of(kind)), ratio);
+        assert_eq!(config.mix.ratio(), ratio);
     }
 }
 
@@ -126,15 +133,16 @@ fn errors_name_line_and_field() {
 fn a_file_is_named_and_its_paths_are_taken_from_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my.toml");
-    let data = "\n[[data]]\nkind = \"generation\"\npath = \"pictures\"\n\n[[data]]\n\
-                kind = \"understanding\"\nformat = \"llava\"\npath = \"/abs/x.json\"\nweight = 2\n";
+    let data = "\n[[data]]\nkind = \"draw\"\npath = \"pictures\"\nnames = \"n.json\"\n\n[[data]]\n\
+                kind = \"understand\"\nformat = \"llava\"\npath = \"/abs/x.json\"\nweight = 2\n";
     std::fs::write(&path, format!("{}{data}", stage_one().0)).unwrap();
     let config = TrainConfig::read(&path).unwrap();
     config.check_sources().unwrap();
     assert_eq!(config.data[0].path, folder.path().join("pictures"));
-    assert_eq!((config.data[0].format, config.data[0].weight), (Format::Auto, 1.0));
+    assert_eq!(config.data[0].names, Some(folder.path().join("n.json")));
+    assert_eq!((config.data[0].format, config.data[0].weight), (None, 1.0));
     assert_eq!(config.data[1].path, std::path::Path::new("/abs/x.json"));
-    assert_eq!((config.data[1].format, config.data[1].weight), (Format::Llava, 2.0));
+    assert_eq!((config.data[1].format, config.data[1].weight), (Some(Format::Llava), 2.0));
 
     std::fs::write(&path, "stage = 1\nx = 2\n").unwrap();
     let error = TrainConfig::read(&path).unwrap_err();
@@ -166,12 +174,12 @@ fn overrides_go_through_the_same_door() {
         "start=out/stage0",
     ])
     .unwrap();
-    assert_eq!((config.schedule.rate, config.mix.text, config.optimizer.clip), (3e-4, 2.0, 2.0));
+    assert_eq!((config.schedule.rate, config.mix.text, config.optimizer.clip), (3e-4, 2, 2.0));
     assert_eq!((config.name.as_str(), config.save.keep), ("mine", 0));
     assert_eq!(config.train[6], ("language_model.**".to_owned(), Action::Train));
     assert_eq!(config.start, Some("out/stage0".into()));
     let [source] = config.data.as_slice() else { panic!("{:?}", config.data) };
-    assert_eq!((source.kind, source.weight), (Kind::Text, 3.0));
+    assert_eq!((source.kind, source.weight), (Some(Kind::Text), 3.0));
     assert_eq!(source.path, std::path::Path::new("a=b.txt"));
 }
 
@@ -184,7 +192,7 @@ fn an_override_that_is_none_is_named() {
         ("steps.more=1", "steps.more=1: nothing lies below a value, such as more"),
         ("data.1.path=x", "data.1.path=x: 1 is no place in a list of 0: the first is 0"),
         ("mix..text=1", "mix..text=1: a part of the key is empty"),
-        ("data.0.path=x", "data.0.path=x: missing field `kind`"),
+        ("data.0.path={}", "data.0.path={}: invalid type: map, expected path string"),
     ] {
         let error = with(&[given]).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
@@ -207,12 +215,21 @@ fn ranges_name_field_value_and_range() {
         ("optimizer.clip=inf", "optimizer.clip is inf, but must be a number above 0"),
         ("batch.rows=257", "batch.rows is 257, but must be between 1 and 256"),
         ("batch.tokens=100000", "batch.tokens is 100000, but must be between 16 and 16384"),
-        ("mix.text=-1", "mix.text is -1, but must be between 0 and 1000000"),
-        ("objective.unconditional=1.5", "objective.unconditional is 1.5, but must be between 0 and 1"),
-        ("save.keep=1", "save.keep is 1, but must be at least 2, or 0 for all: the newest may turn out damaged"),
+        ("mix.text=1001", "mix.text is 1001, but must be between 0 and 1000"),
+        (
+            "objective.unconditional=1.5",
+            "objective.unconditional is 1.5, but must be between 0 and 1",
+        ),
+        (
+            "save.keep=1",
+            "save.keep is 1, but must be at least 2, or 0 for all: the newest may turn out damaged",
+        ),
         ("guard.within=3", "guard.within is 3, but must be between 10 and 1000000000"),
         ("train=[[\"**\", \"freeze\"]]", "train: no rule trains anything"),
-        ("data.0={kind=\"text\",path=\"x\",weight=0}", "data.0.weight is 0, but must be a number above 0"),
+        (
+            "data.0={kind=\"text\",path=\"x\",weight=0}",
+            "data.0.weight is 0, but must be a number above 0",
+        ),
     ] {
         let error = with(&[given]).unwrap().validate().unwrap_err();
         assert_eq!(error.to_string(), expected);
@@ -220,7 +237,7 @@ fn ranges_name_field_value_and_range() {
     }
     let isolated = with(&["batch.pack=false", "batch.isolate=true"]).unwrap();
     assert!(isolated.validate().unwrap_err().to_string().starts_with("batch.isolate needs"));
-    let empty = with(&["mix={understanding=0,text=0,generation=0}"]).unwrap();
+    let empty = with(&["mix={understand=0,text=0,draw=0}"]).unwrap();
     assert_eq!(empty.validate().unwrap_err().to_string(), "mix: every share is 0");
     let small = with(&["batch.size=1", "batch.rows=1"]).unwrap().validate().unwrap_err();
     assert!(small.to_string().contains("at least 2, one sample of each kind"), "{small}");
@@ -228,12 +245,18 @@ fn ranges_name_field_value_and_range() {
 
 #[test]
 fn kinds_and_sources_must_match() {
-    let error = with(&[]).unwrap().check_sources().unwrap_err().to_string();
-    assert_eq!(error, "mix.understanding is 1, but no source has that kind");
+    let problem = |given: &[&str]| match with(given).unwrap().check_sources() {
+        Ok(()) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(problem(&[]), "data: there is no source");
+    let only_drawn = "data.0={kind=\"draw\",path=\"a\"}";
+    assert_eq!(problem(&[only_drawn]), "mix.understand is 1, but no source has that kind");
+    assert_eq!(problem(&[only_drawn, "data.1.path=b"]), "", "the files of b will tell");
     let unread = with(&[
-        "data.0={kind=\"understanding\",path=\"a\"}",
+        "data.0={kind=\"understand\",path=\"a\"}",
         "data.1={kind=\"text\",path=\"b\"}",
-        "data.2={kind=\"generation\",path=\"c\"}",
+        "data.2={kind=\"draw\",path=\"c\"}",
     ]);
     let error = unread.unwrap().check_sources().unwrap_err().to_string();
     assert_eq!(error, "data.1 has kind text, but mix.text is 0: it would never be read");
@@ -244,9 +267,13 @@ fn what_orders_the_data_is_in_its_digest_and_nothing_else() {
     let digest = |given: &str| with(&[given]).unwrap().data_digest();
     let plain = stage_one().1.data_digest();
     assert_eq!(plain.len(), 64);
-    for same in ["schedule.rate=1e-5", "save.keep=5", "steps=30000", "name=x"] {
+    for same in ["schedule.rate=1e-5", "save.keep=5", "steps=30000", "name=x", "batch.rows=1"] {
         assert_eq!(digest(same), plain, "{same}");
     }
+    let source = |more: &str| digest(&format!("data.0={{path=\"a\"{more}}}"));
+    assert_eq!(digest("data.0={path=\"elsewhere\",root=\"x\"}"), source(""), "moved");
+    assert_ne!(source(""), plain);
+    assert_ne!(source(",weight=2"), source(""));
     for other in ["seed=1", "batch.size=128", "mix.text=1", "objective.unconditional=0.2"] {
         assert_ne!(digest(other), plain, "{other}");
     }

@@ -79,9 +79,9 @@ impl TrainConfig {
         }
         let shares = Kind::ALL.map(|kind| (kind, self.mix.of(kind)));
         for (kind, share) in shares {
-            between(&format!("mix.{}", kind.name()), share, 0.0, 1e6)?;
+            whole(&format!("mix.{}", kind.name()), share as usize, 0, 1000)?;
         }
-        let used = shares.iter().filter(|(_, share)| *share > 0.0).count();
+        let used = shares.iter().filter(|(_, share)| *share > 0).count();
         if used == 0 {
             return Err(RecipeError::Contradiction("mix: every share is 0".into()));
         }
@@ -109,18 +109,27 @@ impl TrainConfig {
         whole("guard.within", self.guard.within, self.guard.skips, 1_000_000_000)
     }
 
-    /// Checks that every kind in the mix has a source, and every source a place in the mix.
+    /// Checks that every kind in the mix has a source, and every source a place in the mix, as far
+    /// as the sources say what kind they are.
     ///
     /// # Errors
     /// The first kind without a source, or source without a share.
     pub fn check_sources(&self) -> Checked {
+        if self.data.is_empty() {
+            return Err(RecipeError::Contradiction("data: there is no source".into()));
+        }
+        let open = self.data.iter().any(|source| source.kind.is_none());
         for kind in Kind::ALL {
             let (name, share) = (kind.name(), self.mix.of(kind));
-            let source = self.data.iter().position(|source| source.kind == kind);
-            let text = match (share > 0.0, source) {
-                (true, None) => format!("mix.{name} is {share}, but no source has that kind"),
+            let source = self.data.iter().position(|source| source.kind == Some(kind));
+            let text = match (share > 0, source) {
+                (true, None) if !open => {
+                    format!("mix.{name} is {share}, but no source has that kind")
+                }
                 (false, Some(at)) => {
-                    format!("data.{at} has kind {name}, but mix.{name} is 0: it would never be read")
+                    format!(
+                        "data.{at} has kind {name}, but mix.{name} is 0: it would never be read"
+                    )
                 }
                 _ => continue,
             };

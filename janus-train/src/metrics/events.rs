@@ -30,7 +30,8 @@ impl Events {
         let (seconds, pid) = (now() as u64, std::process::id());
         // Two files of one process and second differ in the last number.
         for number in 0.. {
-            let path = folder.join(format!("events.out.tfevents.{seconds:010}.janus.{pid}.{number}"));
+            let path =
+                folder.join(format!("events.out.tfevents.{seconds:010}.janus.{pid}.{number}"));
             match File::options().write(true).create_new(true).open(&path) {
                 Ok(file) => {
                     let mut events = Self { path, file };
@@ -61,7 +62,7 @@ impl Events {
             let mut entry = Vec::new();
             field(&mut entry, 1, tag.as_bytes());
             // Field 2, four bytes.
-            entry.push(2 << 3 | 5);
+            entry.push((2 << 3) | 5);
             entry.extend((*value as f32).to_le_bytes());
             field(&mut summary, 1, &entry);
         }
@@ -85,7 +86,7 @@ fn now() -> f64 {
 
 /// An event of now, with one part of the given number.
 fn event(step: u64, number: u8, part: &[u8]) -> Vec<u8> {
-    let mut event = vec![1 << 3 | 1];
+    let mut event = vec![(1 << 3) | 1];
     event.extend(now().to_le_bytes());
     event.push(2 << 3);
     varint(&mut event, step);
@@ -95,7 +96,7 @@ fn event(step: u64, number: u8, part: &[u8]) -> Vec<u8> {
 
 /// A field of bytes, text or another message.
 fn field(target: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    target.push(number << 3 | 2);
+    target.push((number << 3) | 2);
     varint(target, bytes.len() as u64);
     target.extend(bytes);
 }
@@ -111,7 +112,7 @@ fn varint(target: &mut Vec<u8>, mut value: u64) {
 /// CRC-32 with Castagnoli's polynomial, bits reversed.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
-    !bytes.iter().fold(!0, |crc, byte| TABLE[usize::from(crc as u8 ^ byte)] ^ crc >> 8)
+    !bytes.iter().fold(!0, |crc, byte| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
 }
 
 const fn table() -> [u32; 256] {
@@ -120,7 +121,7 @@ const fn table() -> [u32; 256] {
     while byte < 256 {
         let (mut crc, mut bit) = (byte as u32, 0);
         while bit < 8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
             bit += 1;
         }
         table[byte] = crc;

@@ -213,7 +213,8 @@ fn tensorboard_files_hold_the_same_numbers() {
     let named = |list: &[(&str, f32)]| -> Vec<(String, f32)> {
         list.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
     };
-    let short = [("rate", 1e-3), ("supervised", 0.0), ("tokens", 4096.0), ("tokens_per_second", 0.0)];
+    let short =
+        [("rate", 1e-3), ("supervised", 0.0), ("tokens", 4096.0), ("tokens_per_second", 0.0)];
     let mut expected = named(&short);
     expected.extend(named(&[("loss", 2.5)]));
     assert_eq!((first.0, &first.1), (300, &expected));

@@ -72,7 +72,7 @@ pub enum RunError {
         known: u64,
     },
     /// A stage that does not follow the one it should start from.
-    #[error("{path}: stage {stage} starts from the end of stage {}, but this is {found}", stage - 1, path = path.display())]
+    #[error("{path}: stage {stage} starts from the end of stage {}, but this is {found}", stage.saturating_sub(1), path = path.display())]
     Order {
         /// The run folder of the other stage.
         path: PathBuf,

@@ -85,8 +85,14 @@ impl Run {
 mod tests {
     use super::*;
 
-    const WHOLE: [(u64, Option<f64>); 6] =
-        [(10, Some(3.0)), (20, Some(1.0)), (30, None), (40, Some(2.0)), (50, Some(2.0)), (60, None)];
+    const WHOLE: [(u64, Option<f64>); 6] = [
+        (10, Some(3.0)),
+        (20, Some(1.0)),
+        (30, None),
+        (40, Some(2.0)),
+        (50, Some(2.0)),
+        (60, None),
+    ];
 
     fn staying(last: usize, best: usize, every: u64) -> Vec<u64> {
         Keep { last, best, every }.staying(&WHOLE).into_iter().collect()

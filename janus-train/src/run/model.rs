@@ -169,9 +169,8 @@ impl Run {
         save(&folder, tensors, &options).map_err(Error::from)?;
         let names = names_in(&folder)?;
         let written = folder.join("model.safetensors");
-        let hash = |path: &Path| {
-            files::hash(path).map_err(|error| RunError::io(path, "read", error))
-        };
+        let hash =
+            |path: &Path| files::hash(path).map_err(|error| RunError::io(path, "read", error));
         let (bytes, sha256) = hash(&written)?;
         let kept = self.dir.join("frozen");
         let path = kept.join("model.safetensors");

@@ -6,6 +6,7 @@
 //! read must belong to exactly the parameters that learn, with their shapes, or it is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -120,14 +121,27 @@ impl From<burn_pack::Error> for MomentsError {
 pub fn write(path: &Path, record: OptimizerRecord, learners: &[Learner]) -> Result<(), RunError> {
     let fail = |source: MomentsError| RunError::Moments { path: path.to_owned(), source };
     let scratch = path.with_file_name(".moments.unsorted.bpk");
-    record.save(&scratch).map_err(|error| fail(MomentsError::Pack(error.to_string())))?;
-    let sorted = Reader::from_file(&scratch)
-        .map_err(MomentsError::from)
-        .and_then(|reader| sorted(reader, learners))
+    let sorted = record
+        .save(&scratch)
+        .map_err(|error| MomentsError::Pack(error.to_string()))
+        .and_then(|()| sorted(Reader::from_file_exact(&scratch)?, learners))
         .and_then(|writer| Ok(writer.write_to_file(path)?));
     let removed = std::fs::remove_file(&scratch);
-    sorted.map_err(fail)?;
+    sorted.map_err(|source| match source {
+        MomentsError::Pack(text) => match system_error(&text) {
+            Some(error) => RunError::io(path, "write", error),
+            None => fail(MomentsError::Pack(text)),
+        },
+        other => fail(other),
+    })?;
     removed.map_err(|error| RunError::io(&scratch, "remove", error))
+}
+
+/// The system's answer inside words of burn-pack, which keeps the words only.
+fn system_error(text: &str) -> Option<io::Error> {
+    let (_, rest) = text.rsplit_once("(os error ")?;
+    let (number, _) = rest.split_once(')')?;
+    number.parse().ok().map(io::Error::from_raw_os_error)
 }
 
 /// The same entries under paths, in their order.
@@ -136,8 +150,9 @@ fn sorted(reader: Reader, learners: &[Learner]) -> Result<Writer, MomentsError> 
     let renamed = |name: &str| -> Result<String, MomentsError> {
         let (id, field) = name.split_once('.').unwrap_or((name, ""));
         let path = id.parse().ok().and_then(|id: u64| paths.get(&id));
-        let path = path.ok_or_else(|| {
-            MomentsError::Extra { path: format!("the parameter with the id {id}"), others: 0 }
+        let path = path.ok_or_else(|| MomentsError::Extra {
+            path: format!("the parameter with the id {id}"),
+            others: 0,
         })?;
         Ok(format!("{path}/{field}"))
     };
@@ -188,8 +203,7 @@ pub fn read(path: &Path, learners: &[Learner]) -> Result<OptimizerRecord, RunErr
     let reader = Reader::from_file_exact(path).map_err(|error| fail(error.into()))?;
     let writer = by_id(reader, learners).map_err(fail)?;
     let bytes = writer.into_bytes().map_err(|error| fail(error.into()))?;
-    OptimizerRecord::from_bytes(bytes)
-        .map_err(|error| fail(MomentsError::Pack(error.to_string())))
+    OptimizerRecord::from_bytes(bytes).map_err(|error| fail(MomentsError::Pack(error.to_string())))
 }
 
 /// The same entries under the ids of this process.
@@ -234,10 +248,7 @@ fn by_id(reader: Reader, learners: &[Learner]) -> Result<Writer, MomentsError> {
 }
 
 /// The file and the model must speak of the same parameters.
-fn check_paths(
-    marks: &BTreeMap<String, String>,
-    learners: &[Learner],
-) -> Result<(), MomentsError> {
+fn check_paths(marks: &BTreeMap<String, String>, learners: &[Learner]) -> Result<(), MomentsError> {
     let known: BTreeSet<&str> = learners.iter().map(|learner| learner.path.as_str()).collect();
     let mut missing = known.iter().filter(|path| !marks.contains_key(**path));
     if let Some(path) = missing.next() {

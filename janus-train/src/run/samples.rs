@@ -14,7 +14,6 @@ pub fn identity() -> Identity {
 
 /// Before the first step.
 pub fn state() -> State {
-    let config =
-        GuardConfig { window: 8, sigma: 6.0, skips: 2, within: 9, on_nan: OnNan::Skip };
+    let config = GuardConfig { window: 8, sigma: 6.0, skips: 2, within: 9, on_nan: OnNan::Skip };
     State::new(7, Guard::new(config))
 }
