@@ -145,6 +145,11 @@ impl Guard {
                 self.losses.push_back(loss);
                 self.norms.push_back(norm);
                 self.shorten();
+                // Left out before the run stopped, and good with other data or settings.
+                if self.skipped.contains(&step) {
+                    self.skipped.retain(|skipped| *skipped != step);
+                    self.total -= 1;
+                }
                 return Verdict::Take;
             }
             Some(reason) => reason,
@@ -300,6 +305,16 @@ mod tests {
         let verdict = guard.judge(140, 500.0, 1.0);
         assert_eq!(verdict, Verdict::Stop(Reason::TooMany { skips: 3, within: 10 }));
         assert_eq!(guard.total(), 5);
+    }
+
+    #[test]
+    fn a_step_that_comes_again_counts_as_it_comes_out() {
+        let mut guard = seen(128, CONFIG);
+        assert!(skips(&guard.judge(128, f64::NAN, 1.0)));
+        assert!(skips(&guard.judge(128, f64::NAN, 1.0)));
+        assert_eq!(guard.total(), 1);
+        assert_eq!(guard.judge(128, 2.0, 1.0), Verdict::Take);
+        assert_eq!((guard.total(), guard.skipped.len()), (0, 0));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub fn identity() -> Identity {
 }
 
 pub fn state(step: u64) -> State {
-    let cursors = serde_json::json!({"photos": step * 8});
+    let cursors = serde_json::json!({"photos": 1000 + step});
     State { step, cursors, ..State::new(7, Guard::new(stage(1).guard)) }
 }
 

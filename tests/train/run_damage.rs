@@ -49,7 +49,7 @@ fn an_untouched_run_goes_on_from_its_newest() {
     let dir = run_of(&[10, 20]);
     let found = resume(dir.path()).unwrap().unwrap();
     assert_eq!((found.state.step, found.passed_over.len(), found.notes.len()), (20, 0, 0));
-    assert_eq!(found.state.cursors, serde_json::json!({"photos": 160}));
+    assert_eq!(found.state.cursors, serde_json::json!({"photos": 1020}));
     assert_eq!(fs::read(found.moments()).unwrap(), vec![20 ^ 0x55; 9000]);
     assert_eq!(names(dir.path()), ["latest -> step-000020", "step-000010", "step-000020"]);
 }

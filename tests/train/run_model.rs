@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming};
 use janus_model::{Janus, JanusConfig, LoadOptions};
 use janus_train::run::model::Companions;
@@ -17,8 +17,10 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-pro").join(name)
 }
 
+/// In the format that it is trained in, named: a saved model has some tensors wider than its start.
 fn load(dir: &Path) -> Janus {
-    Janus::load(dir, &Device::flex(), &LoadOptions::default()).unwrap().0
+    let options = LoadOptions { dtype: Some(DType::F32), ..LoadOptions::default() };
+    Janus::load(dir, &Device::flex(), &options).unwrap().0
 }
 
 /// Bytes of every tensor by canonical name.
@@ -27,6 +29,14 @@ fn bytes(tensors: &[LazyTensor]) -> BTreeMap<String, Vec<u8>> {
         .iter()
         .map(|tensor| (tensor.name.clone(), tensor.to_bytes().unwrap().to_vec()))
         .collect()
+}
+
+fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+    let names = |map: &BTreeMap<String, Vec<u8>>| map.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(found), names(expected));
+    for (name, bytes) in expected {
+        assert!(found[name] == *bytes, "{name}: {} bytes, {}", found[name].len(), bytes.len());
+    }
 }
 
 fn save(run: &mut Run, step: u64, start: &Path, frozen: &str) -> Saved {
@@ -82,7 +92,7 @@ fn a_saved_model_loads_with_the_same_weights() {
             SMALL.iter().chain(weights).map(|name| (*name).to_owned()).collect();
         names.sort();
         assert_eq!(files(&model), names, "frozen: {frozen}");
-        assert!(bytes(&load(&model).tensors()) == expected, "frozen: {frozen}");
+        assert_same(&bytes(&load(&model).tensors()), &expected);
         assert_eq!(JanusConfig::from_dir(&model).unwrap(), JanusConfig::from_dir(&start).unwrap());
         for name in SMALL {
             assert_eq!(fs::read(model.join(name)).unwrap(), fs::read(start.join(name)).unwrap());
@@ -99,7 +109,7 @@ fn names_stay_those_of_the_model_it_started_from() {
     let checkpoint = Checkpoint::open(&model, &Limits::default()).unwrap();
     assert_eq!((checkpoint.naming, checkpoint.files.len()), (Naming::HuggingFace, 2));
     assert!(files(&model).contains(&"chat_template.jinja".to_owned()));
-    assert!(bytes(&load(&model).tensors()) == bytes(&load(&start).tensors()));
+    assert_same(&bytes(&load(&model).tensors()), &bytes(&load(&start).tensors()));
 }
 
 #[cfg(unix)]
@@ -134,7 +144,7 @@ fn frozen_weights_take_room_once() {
     fs::write(&stored, bytes).unwrap();
     let mut run = Run::open(dir.path(), KEEP).unwrap();
     save(&mut run, 40, &start, "language_model.");
-    assert_ne!(inode(&shard(40)), inode(&shard(10)));
+    assert_ne!(inode(&shard(40)), inode(&shard(20)));
     drop(run);
     let found = resume(dir.path()).unwrap().unwrap();
     assert_eq!((found.state.step, found.passed_over.len()), (40, 0));

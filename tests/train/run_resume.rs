@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use burn::module::AutodiffModule;
+use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use janus_train::config::{GuardConfig, OnNan};
 use janus_train::run::moments::{self, learners};
@@ -14,11 +14,12 @@ use janus_train::schedule::{Schedule, Shape};
 use janus_train::strategy::{End, Event, Measured, Plan, StepError, TrainError, Trainee, train};
 
 use crate::run_common::identity;
-use crate::run_moments::Toy;
+use crate::run_moments::{Toy, load_record};
 
 const STEPS: usize = 20;
+/// Eight losses of a toy say little about the next: only a hundredfold one is a spike.
 const GUARD: GuardConfig =
-    GuardConfig { window: 8, sigma: 6.0, skips: 4, within: 10, on_nan: OnNan::Skip };
+    GuardConfig { window: 8, sigma: 50.0, skips: 4, within: 10, on_nan: OnNan::Skip };
 
 /// The toy with its optimizer and its place in the data.
 struct Pupil {
@@ -98,7 +99,7 @@ impl Trainee for Pupil {
         // New parameters with new ids, as in a new process.
         let toy = Toy::of(4, &weights);
         let record = moments::read(&found.moments(), &learners(&toy))?;
-        self.optimizer = Self::new().optimizer.load_record(record);
+        self.optimizer = load_record(Self::new().optimizer, record);
         self.toy = Some(toy);
         self.place = found.state.cursors["place"].as_u64().unwrap();
         Ok(())
