@@ -218,7 +218,7 @@ mod tests {
     fn seen(steps: u64, config: GuardConfig) -> Guard {
         let mut guard = Guard::new(config);
         for step in 0..steps {
-            let sign = if step % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = if step.is_multiple_of(2) { 1.0 } else { -1.0 };
             let verdict = guard.judge(step, 2.0 + 0.1 * sign, 1.0 + 0.05 * sign);
             assert_eq!(verdict, Verdict::Take, "step {step}");
         }
@@ -284,7 +284,8 @@ mod tests {
         let mut guard = seen(128, CONFIG);
         // Half a deviation per window, for ever.
         for step in 128..2000 {
-            let drift = 2.0 + (step - 128) as f64 * 4e-4 + if step % 2 == 0 { 0.1 } else { -0.1 };
+            let drift =
+                2.0 + (step - 128) as f64 * 4e-4 + if step.is_multiple_of(2) { 0.1 } else { -0.1 };
             assert_eq!(guard.judge(step, drift, 1.0), Verdict::Take, "step {step}");
         }
         assert_eq!(guard.losses.len(), 128);

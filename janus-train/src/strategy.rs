@@ -224,7 +224,7 @@ pub fn train<T: Trainee>(
                 ControlFlow::Break(()) => return Ok(End::Stopped),
             }
         }
-        let due = done % plan.every == 0 || done == plan.steps();
+        let due = done.is_multiple_of(plan.every) || done == plan.steps();
         if due || wants_on.is_break() {
             session.save(due)?;
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming};
+use janus_model::processor::Processor;
 use janus_model::{Janus, JanusConfig, LoadOptions};
 use janus_train::run::model::Companions;
 use janus_train::run::{Run, Saved};
@@ -93,6 +94,7 @@ fn a_saved_model_loads_with_the_same_weights() {
         names.sort();
         assert_eq!(files(&model), names, "frozen: {frozen}");
         assert_same(&bytes(&load(&model).tensors()), &expected);
+        Processor::from_dir(&model).unwrap();
         assert_eq!(JanusConfig::from_dir(&model).unwrap(), JanusConfig::from_dir(&start).unwrap());
         for name in SMALL {
             assert_eq!(fs::read(model.join(name)).unwrap(), fs::read(start.join(name)).unwrap());

@@ -150,7 +150,8 @@ impl TrainConfig {
             config = root.try_into().map_err(|error| {
                 let (field, problem) = parts(error);
                 // The key has told the way there already.
-                let told = key.trim().starts_with(&field);
+                let names = key.trim().split('.').filter(|part| part.parse::<usize>().is_err());
+                let told = names.collect::<Vec<_>>().join(".").starts_with(&field);
                 fail(if told { problem } else { in_field(&field) + &problem })
             })?;
         }

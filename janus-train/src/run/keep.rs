@@ -36,7 +36,7 @@ impl Keep {
             return steps.collect();
         }
         let mut staying: BTreeSet<u64> = steps.clone().rev().take(self.last).collect();
-        staying.extend(steps.filter(|step| self.every > 0 && step % self.every == 0));
+        staying.extend(steps.filter(|step| self.every > 0 && step.is_multiple_of(self.every)));
         let mut measured: Vec<_> =
             whole.iter().filter_map(|(step, loss)| loss.map(|loss| (loss, *step))).collect();
         // Of equal ones the newer.

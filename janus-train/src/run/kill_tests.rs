@@ -57,7 +57,7 @@ fn train(dir: &Path) {
         let _ = state.guard.judge(state.step, state.rate, 1.0);
         let row = Row { step: state.step, loss: Some(state.rate), ..Row::default() };
         metrics.log(&row).unwrap();
-        if state.step % EVERY == 0 {
+        if state.step.is_multiple_of(EVERY) {
             save(&mut run, &state, &weights);
         }
     }

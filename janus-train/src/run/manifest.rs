@@ -170,7 +170,7 @@ impl Manifest {
         if bytes.is_empty() {
             return Err(Damage::Manifest("empty".into()));
         }
-        let bad = |problem: String| Damage::Manifest(problem);
+        let bad = Damage::Manifest;
         let text = std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
         let frame: Frame = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
         let found = match text.rsplit_once(&frame.sha256) {

@@ -87,12 +87,14 @@ impl Staging {
         tensors: Vec<LazyTensor>,
         is_frozen: impl Fn(&str) -> bool,
     ) -> Result<(), RunError> {
-        let (frozen, trained): (Vec<_>, Vec<_>) =
+        let (still, mut trained): (Vec<_>, Vec<_>) =
             tensors.into_iter().partition(|tensor| is_frozen(&tensor.name));
         let options = SaveOptions { naming: companions.naming, ..SaveOptions::default() };
-        let frozen = match frozen.is_empty() || trained.is_empty() {
-            true => None,
-            false => Some(run.frozen(frozen, &options)?),
+        let frozen = if still.is_empty() || trained.is_empty() {
+            trained.extend(still);
+            None
+        } else {
+            Some(run.frozen(still, &options)?)
         };
         if let Some(frozen) = &frozen {
             let known = (frozen.bytes, frozen.sha256.as_str());
@@ -139,7 +141,7 @@ fn names_in(folder: &Path) -> Result<Names, RunError> {
 }
 
 /// The index in the form of Hugging Face.
-fn index(frozen: &Names, trained: &Names) -> String {
+fn index(frozen: &[(String, u64)], trained: &[(String, u64)]) -> String {
     let total: u64 = frozen.iter().chain(trained).map(|(_, bytes)| bytes).sum();
     let files = [(frozen, SHARDS[0]), (trained, SHARDS[1])];
     let map: BTreeMap<&str, &str> = files
