@@ -283,7 +283,7 @@ mod tests {
     fn the_window_moves_on() {
         let mut guard = seen(128, CONFIG);
         // Half a deviation per window, for ever.
-        for step in 128..2000 {
+        for step in 128..2000_u64 {
             let drift =
                 2.0 + (step - 128) as f64 * 4e-4 + if step.is_multiple_of(2) { 0.1 } else { -0.1 };
             assert_eq!(guard.judge(step, drift, 1.0), Verdict::Take, "step {step}");
