@@ -6,6 +6,7 @@
 //! anywhere ends with the bytes of one that was not.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use janus_model::ErrorKind;
@@ -98,6 +99,8 @@ pub struct Plan {
     pub seed: u64,
     /// Differences from the checkpoint that are meant.
     pub allow: Allow,
+    /// Where TensorBoard's files go, if they are wanted.
+    pub events: Option<PathBuf>,
 }
 
 impl Plan {
@@ -110,6 +113,16 @@ impl Plan {
             guard: config.guard,
             seed: config.seed,
             allow: Allow::default(),
+            events: None,
+        }
+    }
+
+    /// The metrics of a run of which `step` steps are done.
+    fn metrics(&self, run: &Run, step: u64) -> Result<Metrics, MetricsError> {
+        let metrics = Metrics::open(&run.metrics_path(), step)?;
+        match &self.events {
+            Some(folder) => metrics.with_events(folder, step),
+            None => Ok(metrics),
         }
     }
 
@@ -263,7 +276,7 @@ impl<'a, 'b, T: Trainee> Session<'a, 'b, T> {
                 State { guard: found.state.guard.with_config(plan.guard), ..found.state }
             }
         };
-        let metrics = Metrics::open(&run.metrics_path(), state.step)?;
+        let metrics = plan.metrics(run, state.step)?;
         Ok(Self { trainee, run, plan, watcher, state, metrics, begun: Instant::now() })
     }
 
@@ -351,7 +364,7 @@ impl<'a, 'b, T: Trainee> Session<'a, 'b, T> {
             return Err(TrainError::Guard { step, reason });
         };
         self.trainee.load(&found).map_err(|source| TrainError::Step { step, source })?;
-        self.metrics = Metrics::open(&self.run.metrics_path(), found.state.step)?;
+        self.metrics = self.plan.metrics(self.run, found.state.step)?;
         self.begun = Instant::now();
         let to = found.state.step;
         let guard = self.state.guard.clone().back_to(found.state.guard, step);

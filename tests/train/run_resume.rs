@@ -108,17 +108,19 @@ impl Trainee for Pupil {
 
 fn plan(guard: GuardConfig) -> Plan {
     let schedule = Schedule { peak: 0.01, warmup: 4, steps: STEPS, shape: Shape::Cosine };
-    Plan { identity: identity(), schedule, every: 5, guard, seed: 7, allow: Allow::default() }
+    let (identity, allow) = (identity(), Allow::default());
+    Plan { identity, schedule, every: 5, guard, seed: 7, allow, events: None }
 }
 
 /// Trains until `stop` steps are done.
 fn go(dir: &Path, pupil: &mut Pupil, guard: GuardConfig, stop: u64) -> Result<End, TrainError> {
     let mut run = Run::open(dir, Keep { last: 2, best: 0, every: 0 })?;
+    let plan = Plan { events: Some(dir.join("events")), ..plan(guard) };
     let mut watcher = |event: Event| match event {
         Event::Step(row) if row.step >= stop => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
-    train(pupil, &mut run, &plan(guard), &mut watcher)
+    train(pupil, &mut run, &plan, &mut watcher)
 }
 
 /// Every file of the last checkpoint.
@@ -215,6 +217,8 @@ fn going_back_leaves_the_step_out_the_second_time() {
     assert_eq!(rows.len(), STEPS, "each step once");
     assert_eq!(rows[12]["skipped"], "the run went back because of it");
     assert_eq!(rows[12]["loss"], serde_json::Value::Null);
+    let sessions = fs::read_dir(dir.path().join("events")).unwrap().count();
+    assert_eq!(sessions, 2, "TensorBoard drops what a later session repeats");
     // The same weights as if it had been left out at once; the guard remembers the difference.
     let skipped = uninterrupted(&[12], GUARD);
     for name in ["weights", "moments.bpk"] {
