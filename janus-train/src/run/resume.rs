@@ -112,9 +112,7 @@ impl Run {
         let Some(mut found) = newest(&self.dir)? else { return Ok(None) };
         found.manifest.check(&found.path, wanted, allow.data_change)?;
         if found.manifest.identity.data_sha256 != wanted.data_sha256 {
-            found
-                .notes
-                .push("the data is not what it was; the order of samples starts anew".into());
+            found.notes.push("the data is not what it was when this was saved".into());
         }
         let damaged = super::steps(&self.dir)?;
         self.damaged.extend(damaged.into_iter().filter(|step| *step > found.manifest.step));
