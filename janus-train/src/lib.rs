@@ -7,5 +7,12 @@
 
 pub mod batch;
 pub mod data;
+pub mod config;
+pub mod metrics;
 pub mod objective;
+pub mod run;
 pub mod schedule;
+pub mod spikes;
+pub mod strategy;
+
+mod failpoint;

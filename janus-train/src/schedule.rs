@@ -3,8 +3,11 @@
 //! Janus-Pro keeps the rate constant in all stages (technical report, table 2); the original
 //! Janus used a cosine in stage 1. The shape of the warm-up is not published; linear is assumed.
 
+use serde::{Deserialize, Serialize};
+
 /// What follows the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// The peak rate for ever.
     Constant,

@@ -54,6 +54,9 @@ pub enum Codes {
     },
 }
 
+/// A document, the pixels of its pictures that are read, and the codes of those that are drawn.
+type Ready = (Document, Vec<Vec<f32>>, Vec<Codes>);
+
 impl Prepare {
     /// Limits as at inference, no cache.
     pub fn new(tokens: Tokens) -> Self {
@@ -79,7 +82,7 @@ impl Prepare {
         &self,
         sample: &Sample,
         chance: Chance,
-    ) -> Result<(Document, Vec<Vec<f32>>, Vec<Codes>), Why> {
+    ) -> Result<Ready, Why> {
         // Tokens first: a sample that is too long costs no decoding.
         let document = self.tokens.document(sample, chance)?;
         let seen = document.seen.iter().map(|seen| self.seen(&sample.pictures[seen.picture]));

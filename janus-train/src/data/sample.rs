@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn turns(texts: &[&str]) -> Vec<(Role, String, bool)> {
-        let role = |i: usize| if i % 2 == 0 { Role::User } else { Role::Assistant };
+        let role = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
         texts.iter().enumerate().map(|(i, text)| (role(i), (*text).to_owned(), true)).collect()
     }
 

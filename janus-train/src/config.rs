@@ -1,0 +1,219 @@
+//! One training stage as a readable TOML file: how long, how fast, what trains, on which mix.
+//!
+//! The stages of the paper are [`RECIPES`]: complete but for the paths of somebody's own data.
+//! A recipe is read strictly ([`TrainConfig::read`]): an unknown key is an error, and every error
+//! names the file, the line and the field. `key=value` overrides from a command line go through
+//! the same door ([`TrainConfig::with`]). [`TrainConfig::validate`] then checks every range, so
+//! that nothing is loaded for a run that cannot work.
+
+mod data;
+mod read;
+mod validate;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use data::{Format, Kind, Mix, Source};
+pub use read::RecipeError;
+
+use crate::schedule::{Schedule, Shape};
+
+/// The stages of the paper: name, text. `janus-1.3b` is the original Janus, for comparison.
+pub const RECIPES: [(&str, &str); 9] = [
+    ("janus-pro-1b-stage1", include_str!("../stages/janus-pro-1b-stage1.toml")),
+    ("janus-pro-1b-stage2", include_str!("../stages/janus-pro-1b-stage2.toml")),
+    ("janus-pro-1b-stage3", include_str!("../stages/janus-pro-1b-stage3.toml")),
+    ("janus-pro-7b-stage1", include_str!("../stages/janus-pro-7b-stage1.toml")),
+    ("janus-pro-7b-stage2", include_str!("../stages/janus-pro-7b-stage2.toml")),
+    ("janus-pro-7b-stage3", include_str!("../stages/janus-pro-7b-stage3.toml")),
+    ("janus-1.3b-stage1", include_str!("../stages/janus-1.3b-stage1.toml")),
+    ("janus-1.3b-stage2", include_str!("../stages/janus-1.3b-stage2.toml")),
+    ("janus-1.3b-stage3", include_str!("../stages/janus-1.3b-stage3.toml")),
+];
+
+/// A whole training stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// What the run is called.
+    pub name: String,
+    /// 1, 2 or 3. A stage starts from the end of the one before.
+    pub stage: u8,
+    /// Published model whose sizes these settings are for, such as `janus-pro-1b`.
+    pub model: String,
+    /// What the stage starts from: a model folder, or the run folder of the stage before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+    /// Number that all chance derives from.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Path rules, in order: the first that matches a parameter's whole path decides.
+    pub train: Vec<(String, Action)>,
+    /// Learning rate by step.
+    pub schedule: ScheduleConfig,
+    /// How gradients become changes.
+    pub optimizer: OptimizerConfig,
+    /// How much one step sees.
+    pub batch: BatchConfig,
+    /// Kinds of samples inside every step.
+    pub mix: Mix,
+    /// What is hidden from the model while it learns to draw.
+    pub objective: ObjectiveConfig,
+    /// When checkpoints are written, and which are kept.
+    pub save: SaveConfig,
+    /// What happens to steps that would do harm.
+    pub guard: GuardConfig,
+    /// Where samples come from; the only part that a recipe of the paper leaves empty.
+    #[serde(default)]
+    pub data: Vec<Source>,
+}
+
+/// What a path rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Its parameters learn.
+    Train,
+    /// Its parameters never move.
+    Freeze,
+}
+
+/// Learning rate by step; see [`Schedule`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// What follows the warm-up.
+    pub shape: Shape,
+    /// Highest rate.
+    pub rate: f64,
+    /// Steps until it is reached, in equal parts.
+    pub warmup: usize,
+}
+
+/// AdamW and the clip before it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Share of a weight that is taken away per unit of rate, apart from the gradient.
+    pub weight_decay: f64,
+    /// Largest norm of all gradients together.
+    pub clip: f64,
+}
+
+/// How much one step sees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Samples of one optimizer step.
+    pub size: usize,
+    /// Rows that are computed at once; the rest of the step follows row by row.
+    pub rows: usize,
+    /// Tokens of one row.
+    pub tokens: usize,
+    /// Several samples in one row.
+    pub pack: bool,
+    /// Samples of one row do not see each other, and each counts its positions from 0.
+    pub isolate: bool,
+}
+
+/// What is hidden from the model while it learns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// Share of drawing samples whose words are replaced by padding, as guidance needs it.
+    pub unconditional: f64,
+    /// Share of captions of which only the first sentence is used.
+    pub first_sentence: f64,
+    /// Whether questions are learned like answers.
+    pub supervise_prompt: bool,
+}
+
+/// When checkpoints are written, and which are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaveConfig {
+    /// Steps between checkpoints.
+    pub every: usize,
+    /// How many of the newest stay: at least two, or 0 for all.
+    pub keep: usize,
+    /// How many of the best by validation loss stay, too.
+    pub best: usize,
+    /// Checkpoints whose step is a multiple of this stay for ever; 0 for none.
+    pub keep_every: usize,
+}
+
+/// See [`crate::spikes`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Good steps that a new one is compared with.
+    pub window: usize,
+    /// Standard deviations above their mean from which a step is left out.
+    pub sigma: f64,
+    /// As many left-out steps …
+    pub skips: usize,
+    /// … within so many steps end the run.
+    pub within: usize,
+    /// What a loss or gradient that is no number does.
+    pub on_nan: OnNan,
+}
+
+/// Answer to a loss or gradient that is no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNan {
+    /// Leave the step out.
+    Skip,
+    /// Go back to the last checkpoint, and leave the step out when it comes again.
+    Rollback,
+    /// End the run.
+    Stop,
+}
+
+impl TrainConfig {
+    /// The recipe of that name, from [`RECIPES`].
+    pub fn recipe(name: &str) -> Option<Self> {
+        let (_, text) = RECIPES.iter().find(|(known, _)| *known == name)?;
+        // Every recipe is read by a test.
+        Self::from_toml(text).ok()
+    }
+
+    /// Learning rate by step.
+    pub fn schedule(&self) -> Schedule {
+        let ScheduleConfig { shape, rate, warmup } = self.schedule;
+        Schedule { peak: rate, warmup, steps: self.steps, shape }
+    }
+
+    /// SHA-256 of everything here that decides which sample comes when. Where the files lie and
+    /// what they hold is not in it, nor how many rows fit into memory.
+    pub fn data_digest(&self) -> String {
+        let nowhere = |source: &Source| {
+            let path = PathBuf::new();
+            Source { path, root: None, names: None, ..source.clone() }
+        };
+        let data: Vec<_> = self.data.iter().map(nowhere).collect();
+        let batch = BatchConfig { rows: 0, ..self.batch };
+        let parts = (data, self.mix, batch, self.objective, self.seed);
+        // Plain structs always serialise.
+        let text = serde_json::to_string(&parts).unwrap_or_default();
+        crate::run::hex(Sha256::digest(text).as_slice())
+    }
+
+    /// The optimizer in words, for comparison with a checkpoint's.
+    pub fn optimizer_words(&self) -> String {
+        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, .. } = self.optimizer;
+        format!("adamw beta1={beta1} beta2={beta2} epsilon={epsilon:e} weight_decay={weight_decay}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Ranges, and what must fit together.
+
+use janus_model::JanusConfig;
+
+use super::{Kind, RecipeError, TrainConfig};
+
+type Checked = Result<(), RecipeError>;
+
+impl TrainConfig {
+    /// Checks every value; data may still be missing, see [`TrainConfig::check_sources`].
+    ///
+    /// # Errors
+    /// The first field that is out of range: its path, its value and the range.
+    pub fn validate(&self) -> Checked {
+        self.validate_stage()?;
+        self.validate_rules()?;
+        self.validate_optimizer()?;
+        self.validate_batch()?;
+        self.validate_save()?;
+        self.validate_guard()?;
+        for (at, source) in self.data.iter().enumerate() {
+            positive(&format!("data.{at}.weight"), source.weight)?;
+        }
+        Ok(())
+    }
+
+    fn validate_stage(&self) -> Checked {
+        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            let range = "a plain name for a folder";
+            return Err(RecipeError::range("name", format!("{:?}", self.name), range));
+        }
+        whole("stage", self.stage.into(), 1, 3)?;
+        if JanusConfig::preset(&self.model).is_none() {
+            let range = "janus-pro-1b, janus-pro-7b or janus-1.3b";
+            return Err(RecipeError::range("model", format!("{:?}", self.model), range));
+        }
+        whole("steps", self.steps, 1, 1_000_000_000)?;
+        whole("schedule.warmup", self.schedule.warmup, 0, self.steps)?;
+        between("schedule.rate", self.schedule.rate, 0.0, 1.0)
+    }
+
+    fn validate_rules(&self) -> Checked {
+        let trains = self.train.iter().any(|(_, action)| *action == super::Action::Train);
+        if !trains {
+            return Err(RecipeError::Contradiction("train: no rule trains anything".into()));
+        }
+        match self.train.iter().position(|(pattern, _)| pattern.is_empty()) {
+            Some(at) => Err(RecipeError::range(&format!("train.{at}.0"), "empty", "a path rule")),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_optimizer(&self) -> Checked {
+        let optimizer = &self.optimizer;
+        for (field, value) in [("beta1", optimizer.beta1), ("beta2", optimizer.beta2)] {
+            // At 1 a moment would never hear of a gradient.
+            if !(0.0..1.0).contains(&value) {
+                let field = format!("optimizer.{field}");
+                return Err(RecipeError::range(&field, value, "at least 0 and below 1"));
+            }
+        }
+        positive("optimizer.epsilon", optimizer.epsilon)?;
+        between("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
+        positive("optimizer.clip", optimizer.clip)?;
+        between("objective.unconditional", self.objective.unconditional, 0.0, 1.0)?;
+        between("objective.first_sentence", self.objective.first_sentence, 0.0, 1.0)
+    }
+
+    fn validate_batch(&self) -> Checked {
+        whole("batch.size", self.batch.size, 1, 1 << 20)?;
+        whole("batch.rows", self.batch.rows, 1, self.batch.size)?;
+        // A picture alone takes 576 tokens.
+        let longest = JanusConfig::preset(&self.model)
+            .map_or(16_384, |model| model.language.max_position_embeddings);
+        whole("batch.tokens", self.batch.tokens, 16, longest)?;
+        if self.batch.isolate && !self.batch.pack {
+            let text = "batch.isolate needs batch.pack: a row of one sample has nothing to isolate";
+            return Err(RecipeError::Contradiction(text.into()));
+        }
+        let shares = Kind::ALL.map(|kind| (kind, self.mix.of(kind)));
+        for (kind, share) in shares {
+            whole(&format!("mix.{}", kind.name()), share as usize, 0, 1000)?;
+        }
+        let used = shares.iter().filter(|(_, share)| *share > 0).count();
+        if used == 0 {
+            return Err(RecipeError::Contradiction("mix: every share is 0".into()));
+        }
+        if self.batch.size < used {
+            let range = format!("at least {used}, one sample of each kind in the mix");
+            return Err(RecipeError::range("batch.size", self.batch.size, &range));
+        }
+        Ok(())
+    }
+
+    fn validate_save(&self) -> Checked {
+        whole("save.every", self.save.every, 1, 1_000_000_000)?;
+        if self.save.keep == 1 {
+            let range = "at least 2, or 0 for all: the newest may turn out damaged";
+            return Err(RecipeError::range("save.keep", 1, range));
+        }
+        whole("save.keep", self.save.keep, 0, 1_000_000)?;
+        whole("save.best", self.save.best, 0, 1_000_000)
+    }
+
+    fn validate_guard(&self) -> Checked {
+        whole("guard.window", self.guard.window, 8, 1 << 16)?;
+        between("guard.sigma", self.guard.sigma, 1.0, 1000.0)?;
+        whole("guard.skips", self.guard.skips, 1, 1 << 16)?;
+        whole("guard.within", self.guard.within, self.guard.skips, 1_000_000_000)
+    }
+
+    /// Checks that every kind in the mix has a source, and every source a place in the mix, as far
+    /// as the sources say what kind they are.
+    ///
+    /// # Errors
+    /// The first kind without a source, or source without a share.
+    pub fn check_sources(&self) -> Checked {
+        if self.data.is_empty() {
+            return Err(RecipeError::Contradiction("data: there is no source".into()));
+        }
+        let open = self.data.iter().any(|source| source.kind.is_none());
+        for kind in Kind::ALL {
+            let (name, share) = (kind.name(), self.mix.of(kind));
+            let source = self.data.iter().position(|source| source.kind == Some(kind));
+            let text = match (share > 0, source) {
+                (true, None) if !open => {
+                    format!("mix.{name} is {share}, but no source has that kind")
+                }
+                (false, Some(at)) => {
+                    format!(
+                        "data.{at} has kind {name}, but mix.{name} is 0: it would never be read"
+                    )
+                }
+                _ => continue,
+            };
+            return Err(RecipeError::Contradiction(text));
+        }
+        Ok(())
+    }
+}
+
+fn whole(field: &str, value: usize, low: usize, high: usize) -> Checked {
+    match (low..=high).contains(&value) {
+        true => Ok(()),
+        false => Err(RecipeError::range(field, value, &format!("between {low} and {high}"))),
+    }
+}
+
+/// NaN is in no range.
+fn between(field: &str, value: f64, low: f64, high: f64) -> Checked {
+    match (low..=high).contains(&value) {
+        true => Ok(()),
+        false => Err(RecipeError::range(field, value, &format!("between {low} and {high}"))),
+    }
+}
+
+fn positive(field: &str, value: f64) -> Checked {
+    match value > 0.0 && value.is_finite() {
+        true => Ok(()),
+        false => Err(RecipeError::range(field, value, "a number above 0")),
+    }
+}

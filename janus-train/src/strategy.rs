@@ -1,0 +1,374 @@
+//! The order in which things happen to whatever is trained: gradients, judgement, update, line of
+//! metrics, checkpoint; and on the way back: checkpoint, state, data, on.
+//!
+//! What is trained is a [`Trainee`]; this knows neither tensors nor files of samples. Everything
+//! that a step depends on is its number and what a checkpoint holds, so a run that was stopped
+//! anywhere ends with the bytes of one that was not.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use janus_model::ErrorKind;
+use serde_json::Value;
+
+use crate::config::{GuardConfig, TrainConfig};
+use crate::metrics::{Metrics, MetricsError, Row};
+use crate::run::state::Best;
+use crate::run::{Allow, Found, Identity, Run, RunError, Saved, Staging, State, Ticket};
+use crate::schedule::Schedule;
+use crate::spikes::{Guard, Reason, Verdict};
+
+/// An error of whatever is trained.
+pub type StepError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Something that learns in steps.
+pub trait Trainee {
+    /// What a step computes and an update consumes.
+    type Gradients;
+
+    /// Takes the data of step `step`, counted from 0, and computes its gradients; weights and
+    /// moments stay as they are.
+    ///
+    /// # Errors
+    /// The data cannot be read, or the device fails.
+    fn gradients(&mut self, step: u64) -> Result<(Self::Gradients, Measured), StepError>;
+
+    /// Takes the data of a step that is known to do harm, and computes nothing.
+    ///
+    /// # Errors
+    /// The data cannot be read.
+    fn pass_by(&mut self, step: u64) -> Result<(), StepError>;
+
+    /// Changes the weights.
+    fn update(&mut self, gradients: Self::Gradients, rate: f64);
+
+    /// Mean loss over data that is not trained on, if there is any.
+    ///
+    /// # Errors
+    /// The data cannot be read, or the device fails.
+    fn validate(&mut self) -> Result<Option<f64>, StepError>;
+
+    /// Where each source of data stands, behind the last step taken.
+    fn cursors(&self) -> Value;
+
+    /// Puts weights and moments into a checkpoint.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn save(&self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError>;
+
+    /// Takes weights and moments from a checkpoint, and data from where it stood.
+    ///
+    /// # Errors
+    /// They do not fit.
+    fn load(&mut self, found: &Found) -> Result<(), StepError>;
+}
+
+/// What a step tells about itself, before the update.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Mean over all supervised tokens.
+    pub loss: f64,
+    /// Mean over words, where there were any.
+    pub loss_text: Option<f64>,
+    /// Mean over codes, where there were any.
+    pub loss_image: Option<f64>,
+    /// Norm of all gradients, before clipping.
+    pub grad_norm: f64,
+    /// Supervised words and codes.
+    pub supervised: u64,
+    /// Tokens, padding left out.
+    pub tokens: u64,
+    /// Bytes of memory in use, where known.
+    pub memory: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the run belongs to.
+    pub identity: Identity,
+    /// Learning rate by step, and how many steps there are.
+    pub schedule: Schedule,
+    /// Steps between checkpoints.
+    pub every: u64,
+    /// What may be left out.
+    pub guard: GuardConfig,
+    /// Number that all chance derives from.
+    pub seed: u64,
+    /// Differences from the checkpoint that are meant.
+    pub allow: Allow,
+    /// Where TensorBoard's files go, if they are wanted.
+    pub events: Option<PathBuf>,
+}
+
+impl Plan {
+    /// As a recipe says, for a run of the given identity.
+    pub fn new(config: &TrainConfig, identity: Identity) -> Self {
+        Self {
+            identity,
+            schedule: config.schedule(),
+            every: config.save.every as u64,
+            guard: config.guard,
+            seed: config.seed,
+            allow: Allow::default(),
+            events: None,
+        }
+    }
+
+    /// The metrics of a run of which `step` steps are done.
+    fn metrics(&self, run: &Run, step: u64) -> Result<Metrics, MetricsError> {
+        let metrics = Metrics::open(&run.metrics_path(), step)?;
+        match &self.events {
+            Some(folder) => metrics.with_events(folder, step),
+            None => Ok(metrics),
+        }
+    }
+
+    fn steps(&self) -> u64 {
+        self.schedule.steps as u64
+    }
+}
+
+/// What happens, for whoever watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The run goes on from a checkpoint.
+    Resumed(&'a Found),
+    /// A step was taken or left out.
+    Step(&'a Row),
+    /// A checkpoint was written.
+    Saved(&'a Saved),
+    /// The run went back to a checkpoint.
+    RolledBack {
+        /// The step that made it.
+        step: u64,
+        /// Why.
+        reason: Reason,
+        /// Where it goes on from.
+        to: u64,
+    },
+}
+
+/// How a run ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Finished,
+    /// Whoever watches wanted it; everything is saved.
+    Stopped,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The run folder.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The file of metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// What is trained.
+    #[error("step {step}: {source}")]
+    Step {
+        /// Counted from 0.
+        step: u64,
+        /// Its own error.
+        source: StepError,
+    },
+    /// The guard.
+    #[error("stopped before step {step}: {reason}; the last good step is saved")]
+    Guard {
+        /// Counted from 0.
+        step: u64,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl TrainError {
+    /// The class that decides the exit code.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Run(error) => error.kind(),
+            Self::Metrics(error) => error.kind(),
+            Self::Step { .. } | Self::Guard { .. } => ErrorKind::BadData,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Run(error) => error.hint(),
+            Self::Metrics(error) => error.hint(),
+            Self::Step { .. } => None,
+            Self::Guard { .. } => Some(
+                "see `skipped` in metrics.jsonl; a lower rate or cleaner data may help, and a larger \
+                 guard.sigma lets more through"
+                    .into(),
+            ),
+        }
+    }
+}
+
+/// Who watches, and may end the run after the step at hand.
+pub type Watcher<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
+
+/// Trains to the end of the plan, from wherever the run folder stands.
+///
+/// # Errors
+/// See [`TrainError`]. Whatever happens, the folder holds the last checkpoint that was whole.
+pub fn train<T: Trainee>(
+    trainee: &mut T,
+    run: &mut Run,
+    plan: &Plan,
+    watcher: &mut Watcher,
+) -> Result<End, TrainError> {
+    let mut session = Session::begin(trainee, run, plan, watcher)?;
+    while session.state.step < plan.steps() {
+        let before = session.state.step;
+        let wants_on = session.step()?;
+        let done = session.state.step;
+        if done <= before {
+            // Back at a checkpoint: there is nothing to save.
+            match wants_on {
+                ControlFlow::Continue(()) => continue,
+                ControlFlow::Break(()) => return Ok(End::Stopped),
+            }
+        }
+        let due = done.is_multiple_of(plan.every) || done == plan.steps();
+        if due || wants_on.is_break() {
+            session.save(due)?;
+        }
+        if wants_on.is_break() && done < plan.steps() {
+            return Ok(End::Stopped);
+        }
+    }
+    Ok(End::Finished)
+}
+
+/// A run between two checkpoints.
+struct Session<'a, 'b, T: Trainee> {
+    trainee: &'a mut T,
+    run: &'a mut Run,
+    plan: &'a Plan,
+    watcher: &'a mut Watcher<'b>,
+    state: State,
+    metrics: Metrics,
+    begun: Instant,
+}
+
+impl<'a, 'b, T: Trainee> Session<'a, 'b, T> {
+    fn begin(
+        trainee: &'a mut T,
+        run: &'a mut Run,
+        plan: &'a Plan,
+        watcher: &'a mut Watcher<'b>,
+    ) -> Result<Self, TrainError> {
+        let state = match run.resume(&plan.identity, plan.allow)? {
+            None => State::new(plan.seed, Guard::new(plan.guard)),
+            Some(found) => {
+                let step = found.state.step;
+                trainee.load(&found).map_err(|source| TrainError::Step { step, source })?;
+                // Nothing to stop yet: the first step comes anyway.
+                let _ = watcher(Event::Resumed(&found));
+                State { guard: found.state.guard.with_config(plan.guard), ..found.state }
+            }
+        };
+        let metrics = plan.metrics(run, state.step)?;
+        Ok(Self { trainee, run, plan, watcher, state, metrics, begun: Instant::now() })
+    }
+
+    /// One step of data: taken, or left out.
+    fn step(&mut self) -> Result<ControlFlow<()>, TrainError> {
+        let step = self.state.step;
+        let rate = self.plan.schedule.rate(step as usize);
+        let started = Instant::now();
+        let failed = |source| TrainError::Step { step, source };
+        let (measured, verdict) = if self.state.guard.is_banned(step) {
+            self.trainee.pass_by(step).map_err(failed)?;
+            let measured = Measured { loss: f64::NAN, grad_norm: f64::NAN, ..Measured::default() };
+            (measured, self.state.guard.judge(step, f64::NAN, f64::NAN))
+        } else {
+            let (gradients, measured) = self.trainee.gradients(step).map_err(failed)?;
+            let verdict = self.state.guard.judge(step, measured.loss, measured.grad_norm);
+            if verdict == Verdict::Take {
+                self.trainee.update(gradients, rate);
+            }
+            (measured, verdict)
+        };
+        let skipped = match verdict {
+            Verdict::Take => None,
+            Verdict::Skip(reason) => Some(reason),
+            Verdict::Rollback(reason) => return self.roll_back(step, reason),
+            Verdict::Stop(reason) => {
+                self.save(false)?;
+                return Err(TrainError::Guard { step, reason });
+            }
+        };
+        self.state.step = step + 1;
+        self.state.rate = rate;
+        self.state.cursors = self.trainee.cursors();
+        let row = self.row(&measured, started.elapsed().as_secs_f64(), skipped);
+        self.metrics.log(&row)?;
+        Ok((self.watcher)(Event::Step(&row)))
+    }
+
+    fn row(&self, measured: &Measured, took: f64, skipped: Option<Reason>) -> Row {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        Row {
+            step: self.state.step,
+            loss: finite(measured.loss),
+            loss_text: measured.loss_text.and_then(finite),
+            loss_image: measured.loss_image.and_then(finite),
+            grad_norm: finite(measured.grad_norm),
+            rate: self.state.rate,
+            supervised: measured.supervised,
+            tokens: measured.tokens,
+            tokens_per_second: measured.tokens as f64 / took.max(1e-9),
+            memory: measured.memory,
+            seconds: self.metrics.seconds_before() + self.begun.elapsed().as_secs_f64(),
+            skipped: skipped.map(|reason| reason.to_string()),
+        }
+    }
+
+    /// Writes a checkpoint of the steps done; only a `planned` one is worth a validation.
+    fn save(&mut self, planned: bool) -> Result<(), TrainError> {
+        if self.state.step == 0 {
+            // Nothing has happened that the start does not know.
+            return Ok(());
+        }
+        let step = self.state.step;
+        let loss = match planned {
+            true => self.trainee.validate().map_err(|source| TrainError::Step { step, source })?,
+            false => None,
+        };
+        let known = self.state.best.map_or(f64::INFINITY, |best| best.loss);
+        if let Some(loss) = loss.filter(|loss| *loss < known) {
+            self.state.best = Some(Best { step, loss });
+        }
+        let (identity, steps) = (&self.plan.identity, self.plan.steps());
+        let ticket = Ticket { identity, state: &self.state, steps, loss };
+        let trainee = &*self.trainee;
+        let saved = self.run.save(&ticket, |run, staging| trainee.save(run, staging))?;
+        let _ = (self.watcher)(Event::Saved(&saved));
+        Ok(())
+    }
+
+    /// Goes back to the last checkpoint, never to try `step` again.
+    fn roll_back(&mut self, step: u64, reason: Reason) -> Result<ControlFlow<()>, TrainError> {
+        let found = self.run.resume(&self.plan.identity, self.plan.allow)?;
+        let Some(found) = found else {
+            // Nothing was saved: stopping is all that is left.
+            return Err(TrainError::Guard { step, reason });
+        };
+        self.trainee.load(&found).map_err(|source| TrainError::Step { step, source })?;
+        self.metrics = self.plan.metrics(self.run, found.state.step)?;
+        self.begun = Instant::now();
+        let to = found.state.step;
+        let guard = self.state.guard.clone().back_to(found.state.guard, step);
+        self.state = State { guard, ..found.state };
+        Ok((self.watcher)(Event::RolledBack { step, reason, to }))
+    }
+}
