@@ -207,7 +207,11 @@ impl SiglipVit {
     /// All blocks and the final norm. Shapes as [`VisionTower::forward`].
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let x = self.embed(pixels);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        self.finish(self.blocks.iter().fold(x, |x, block| block.forward(x)))
+    }
+
+    /// The final norm, over the output of the last block. `[N, tokens, W]` to the same shape.
+    pub fn finish(&self, x: Tensor<3>) -> Tensor<3> {
         layer_norm(&self.norm, x)
     }
 }

@@ -5,6 +5,14 @@
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
 //! rate after a linear warm-up ([`schedule`]).
 
+pub mod accumulate;
 pub mod batch;
+pub mod clip;
+pub mod learner;
+pub mod lora;
 pub mod objective;
+pub mod optim;
+pub mod recompute;
 pub mod schedule;
+pub mod stage;
+pub mod step;
