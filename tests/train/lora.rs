@@ -11,7 +11,9 @@ use janus_train::stage::{Action, Rules};
 use janus_train::step::{Activations, Trainee};
 
 use crate::common::Target;
-use crate::reference::{SAMPLES, fixture, named, stacked, targets, trainee, weights, worst};
+use crate::reference::{
+    SAMPLES, fixture, named, recompute_bound, stacked, targets, trainee, weights, worst,
+};
 
 /// Tiny-pro with adapters of rank 4 on every linear layer, which alone train.
 fn adapted(target: &Target, activations: Activations) -> Trainee {
@@ -65,9 +67,9 @@ fn adapters_begin_as_nothing_learn_alone_and_merge() {
     }
 }
 
-/// Adapters in blocks that run again get the same gradients, to the bit.
+/// Adapters in blocks that run again get the gradients of those in blocks that were kept.
 #[test]
-fn adapters_of_recomputed_blocks_get_the_same_bits() {
+fn adapters_of_recomputed_blocks_get_the_same_gradients() {
     let f = fixture();
     let step = [stacked(&f, &SAMPLES)];
     for target in targets() {
@@ -76,6 +78,7 @@ fn adapters_of_recomputed_blocks_get_the_same_bits() {
             let (gradients, _) = trainee.gradients(&step).unwrap();
             named(&trainee, &gradients)
         };
-        assert_eq!(worst(&of(Activations::Recomputed), &of(Activations::Kept)), 0.0);
+        let distance = worst(&of(Activations::Recomputed), &of(Activations::Kept));
+        assert!(distance <= recompute_bound(&target), "{}: {distance:.1e}", target.name);
     }
 }

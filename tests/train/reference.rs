@@ -169,6 +169,11 @@ pub fn worst(actual: &Named, expected: &Named) -> f64 {
     actual.iter().map(|(name, values)| share(values, &expected[name])).fold(0.0, f64::max)
 }
 
+/// How far gradients of recomputed blocks may be from those of kept ones.
+pub fn recompute_bound(target: &common::Target) -> f64 {
+    if target.name == "wgpu" { 1e-5 } else { 0.0 }
+}
+
 /// The fixture's gradients of one sample.
 pub struct Expected<'a> {
     f: &'a Fixture,
