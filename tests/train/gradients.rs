@@ -17,7 +17,8 @@ fn gradients(trainee: &Trainee, step: &[janus_train::batch::Batch]) -> Named {
     named(trainee, &trainee.gradients(step).unwrap().0)
 }
 
-/// Measured: TODO.
+/// Measured, worst parameter and loss: 6.5e-6 and 1.4e-7 flex, 1.0e-5 and 2.2e-7 ndarray, 9.9e-6
+/// and 1.4e-7 wgpu.
 #[test]
 fn every_gradient_is_that_of_pytorch() {
     let f = fixture();
@@ -47,7 +48,7 @@ fn every_gradient_is_that_of_pytorch() {
 /// In stage 1 the language model and the encoder are frozen, and gradients reach the adaptors
 /// through them: the same as with everything training (Burn issue 5162 had NaN or zero here).
 ///
-/// Measured: TODO.
+/// Measured: 4.1e-6 flex, 5.4e-6 ndarray, 5.3e-6 wgpu.
 #[test]
 fn gradients_pass_through_a_frozen_trunk() {
     let f = fixture();
@@ -76,7 +77,7 @@ fn gradients_pass_through_a_frozen_trunk() {
 /// One batch of three rows, three micro-batches in any order, three documents in one row: the same
 /// tokens, so the same step.
 ///
-/// Measured: TODO.
+/// Measured: 1.8e-6 flex, 2.0e-6 ndarray, 2.7e-6 wgpu.
 #[test]
 fn cutting_and_packing_do_not_matter() {
     let f = fixture();
@@ -135,7 +136,7 @@ fn length(f: &crate::common::Fixture, sample: &str) -> usize {
 /// Blocks that run again give the gradients of blocks that were kept, in every stage: to the bit on
 /// the processor; wgpu sums in another order where a gradient lies otherwise in memory.
 ///
-/// Measured: TODO.
+/// Measured: 0 flex, 0 ndarray, 3.3e-6 wgpu, 0 there in stages 1 and 2.
 #[test]
 fn recomputed_blocks_give_the_same_gradients() {
     let f = fixture();

@@ -31,7 +31,7 @@ fn loss(trainee: &Trainee, batch: &Batch) -> Report {
     trainee.evaluate(batch).unwrap()
 }
 
-/// Measured: TODO.
+/// Measured, merged against unmerged: 1.9e-8 flex, 1.9e-8 ndarray, 5.6e-8 wgpu.
 #[test]
 fn adapters_begin_as_nothing_learn_alone_and_merge() {
     let f = fixture();

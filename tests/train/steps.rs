@@ -29,7 +29,8 @@ fn train(mut trainee: Trainee, step: &[Batch], count: usize) -> (Vec<f64>, Vec<f
 
 /// Ten steps of a mixed batch and the loss after them.
 ///
-/// Measured: TODO.
+/// Measured, losses and norms: 4.1e-7 and 3.0e-6 flex, 4.7e-7 and 4.7e-6 ndarray, 4.7e-7 and 4.5e-6
+/// wgpu.
 #[test]
 fn ten_steps_follow_pytorch() {
     let f = fixture();
@@ -41,13 +42,13 @@ fn ten_steps_follow_pytorch() {
             last.join(after.evaluate(&batch).unwrap());
         }
         losses.push(last.joined().mean().unwrap());
-        for (what, found) in [("losses", losses), ("norms", norms)] {
+        for (what, found, bound) in [("losses", losses, 1e-5), ("norms", norms, 1e-4)] {
             let expected = f.f32s(&format!("steps.{what}"));
             assert_eq!(found.len(), expected.len());
             let far = found.iter().zip(&expected).map(|(a, e)| (a / f64::from(*e) - 1.0).abs());
             let worst = far.fold(0.0, f64::max);
             println!("measured {} {what}: {worst:.1e}", target.name);
-            assert!(worst <= 1e-3, "{} {what}: {found:?}, PyTorch has {expected:?}", target.name);
+            assert!(worst <= bound, "{} {what}: {found:?}, PyTorch has {expected:?}", target.name);
         }
     }
 }
@@ -71,8 +72,10 @@ fn frozen_bits_never_move() {
     }
 }
 
-/// Weights kept in bf16 with masters in f32 learn as f32 weights do; without masters a rate of
-/// 1e-5 would not move most of them at all.
+/// Weights kept in bf16 with masters in f32 learn as f32 weights do. Gradients of such weights are
+/// rounded to bf16, which is what is left of the difference.
+///
+/// Measured: 4.1e-3.
 #[test]
 fn narrow_weights_learn_like_wide_ones() {
     let f = fixture();
