@@ -119,6 +119,7 @@ fn trains_below(janus: &Janus) -> bool {
 }
 
 /// What the encoder made of the pictures, and what going back through it takes.
+#[allow(clippy::large_enum_variant)] // one per micro-batch, on the stack
 enum Seen<'a> {
     /// No pictures, or an encoder that is not gone back through.
     Done(Option<Tensor<3>>),

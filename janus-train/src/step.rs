@@ -256,3 +256,22 @@ impl ModuleMapper for Naming {
         Param::from_mapped_value(id, value, mapper)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use janus_model::JanusConfig;
+
+    use super::*;
+
+    /// Saved optimizer states are found by these ids: they may never change or meet.
+    #[test]
+    fn ids_come_from_names_alone() {
+        assert_eq!(parameter_id("aligner.layers.0.weight").val(), 0xaf4c_179b_e32f_6bea);
+        assert_eq!(parameter_name("janus.aligner.layers.1.weight"), "aligner.layers.2.weight");
+        let names = JanusConfig::pro_7b().expected_tensors(&Device::flex());
+        let ids: HashSet<u64> = names.iter().map(|(name, _)| parameter_id(name).val()).collect();
+        assert_eq!(ids.len(), names.len());
+    }
+}

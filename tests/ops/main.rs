@@ -160,7 +160,7 @@ fn normal_distribution(x: f64) -> f64 {
 /// Value and gradient, `x·Φ(x)` and `Φ(x) + x·φ(x)`. The gradient that Burn has on every backend but
 /// Flex belongs to the tanh form, and would be 5e-4 off.
 ///
-/// Measured: TODO.
+/// Measured: 2.5e-7 and 1.2e-7 on flex and ndarray, 4.4e-7 and 2.5e-7 on wgpu.
 #[test]
 fn gelu_and_its_gradient_are_of_the_erf_form() {
     for target in targets() {

@@ -78,7 +78,7 @@ fn left_padded_batch() {
 
 /// Two documents and padding in one row, with positions of their own, against each alone.
 ///
-/// Measured: TODO.
+/// Measured: 0 flex, 8.8e-7 flex-bf16, 5.6e-7 ndarray, 8.2e-7 wgpu.
 #[test]
 fn documents_in_one_row() {
     each(|case| {

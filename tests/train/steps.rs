@@ -1,14 +1,19 @@
 //! Optimizer steps: PyTorch's losses, frozen bits, narrow weights.
 
+use burn::optim::GradientsAccumulator;
 use burn::tensor::DType;
+use burn::train::{InferenceStep, TrainStep};
+use janus_model::{Janus, LoadOptions, Parts};
+use janus_train::accumulate::Report;
 use janus_train::batch::Batch;
 use janus_train::clip::clip;
+use janus_train::learner::Micro;
 use janus_train::optim::AdamW;
 use janus_train::stage::Rules;
-use janus_train::step::{Activations, Trainee};
+use janus_train::step::{Activations, StepError, Trainee};
 
 use crate::common;
-use crate::reference::{SAMPLES, alone, fixture, stacked, targets, trainee, weights};
+use crate::reference::{SAMPLES, alone, fixture, named, stacked, targets, trainee, weights};
 
 /// As the fixture was made.
 const RATE: f64 = 1e-3;
@@ -37,7 +42,7 @@ fn ten_steps_follow_pytorch() {
     for target in targets() {
         let (mut losses, norms, after) =
             train(trainee(&target, 3, Activations::Kept), &[stacked(&f, &SAMPLES)], 10);
-        let mut last = janus_train::accumulate::Report::default();
+        let mut last = Report::default();
         for batch in alone(&f, &SAMPLES) {
             last.join(after.evaluate(&batch).unwrap());
         }
@@ -93,4 +98,56 @@ fn narrow_weights_learn_like_wide_ones() {
     println!("measured: {far:.1e} {wide:?} {narrow:?}");
     assert!(narrow[9] < narrow[0]);
     assert!(far < 1e-2, "{wide:?} {narrow:?}");
+}
+
+/// What Burn's learner calls gives the same gradients and losses, and hands errors on.
+#[test]
+fn the_learners_step_is_the_same_step() {
+    let f = fixture();
+    let trainee = trainee(&targets()[0], 3, Activations::Kept);
+    let step = alone(&f, &SAMPLES);
+    let total = step.iter().map(Batch::supervised).sum();
+    let (mut sum, mut report) = (GradientsAccumulator::new(), Report::default());
+    for batch in &step {
+        let micro = Micro { batch: batch.clone(), total };
+        let output = TrainStep::step(&trainee, micro);
+        sum.accumulate(&trainee, output.grads);
+        report.join(output.item.0.unwrap());
+    }
+    let (expected, losses) = trainee.gradients(&step).unwrap();
+    assert_eq!(report, losses);
+    assert_eq!(named(&trainee, &sum.grads()), named(&trainee, &expected));
+
+    // The forward pass alone may use faster kernels.
+    let evaluated = InferenceStep::step(&trainee, step[0].clone()).0.unwrap();
+    let (found, expected) = (evaluated.text, losses.text);
+    assert!(found.tokens < expected.tokens && found.sum < expected.sum);
+
+    let broken = Batch { ids: Vec::new(), ..step[0].clone() };
+    let output = TrainStep::step(&trainee, Micro { batch: broken, total });
+    assert!(output.grads.is_empty());
+    assert!(matches!(output.item.0, Err(StepError::Batch(_))));
+    assert!(trainee.gradients(&[]).is_err(), "nothing supervised");
+}
+
+/// A part that is missing is named, not a panic.
+#[test]
+fn half_a_model_says_what_it_lacks() {
+    let f = fixture();
+    let half = |parts| {
+        let options = LoadOptions { parts, ..Default::default() };
+        let path = common::fixtures().join("tiny-pro/original");
+        let janus = Janus::load(&path, &targets()[0].device, &options).unwrap().0;
+        Trainee::new(janus, Activations::Kept)
+    };
+    for (parts, samples, part) in [
+        (Parts::Understanding, ["und", "gen"], "gen_embed"),
+        (Parts::Generation, ["gen", "und"], "vision_model"),
+    ] {
+        let [has, lacks] = samples.map(|sample| alone(&f, &[sample]).remove(0));
+        let half = half(parts);
+        assert!(half.evaluate(&has).is_ok());
+        let error = half.evaluate(&lacks).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }

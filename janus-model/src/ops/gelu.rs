@@ -1,4 +1,4 @@
-//! GELU under automatic differentiation; see [`super::gelu`].
+//! GELU under automatic differentiation; see [`super::gelu()`].
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
