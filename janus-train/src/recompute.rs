@@ -4,7 +4,7 @@
 //! weights `[B, H, T, T]`; keeping the inputs costs one. Going back, each block runs again with a
 //! graph of its own, which is dropped before the next. Blocks run both times on the same
 //! operations (the first time with weights that want no gradient, not on the device's faster
-//! kernels without one), so every gradient is equal to plain backward to the bit.
+//! kernels without one), so on the processor every gradient is equal to plain backward to the bit.
 //!
 //! Burn's own gradient checkpointing recomputes single memory-bound operations, and none that
 //! has a frozen weight: in stage 1, where the whole language model is frozen, it saves nothing.

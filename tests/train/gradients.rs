@@ -1,12 +1,12 @@
 //! Every parameter's gradient against PyTorch's autograd, and against itself when the same tokens
 //! are cut up, packed or recomputed in another way.
 
-use janus_train::stage::Rules;
+use janus_train::stage::{Action, Rules};
 use janus_train::step::{Activations, Trainee};
 
 use crate::reference::{
     Expected, Named, SAMPLES, alone, fixture, named, packed, recompute_bound, stacked, targets,
-    trainee, worst,
+    trainee, trainee_by, worst,
 };
 
 /// Share of a gradient's largest value.
@@ -155,5 +155,22 @@ fn recomputed_blocks_give_the_same_gradients() {
             println!("measured {} stage {stage}: {distance:.1e}", target.name);
             assert!(distance <= recompute_bound(&target), "{} stage {stage}", target.name);
         }
+    }
+}
+
+/// Where only upper parts train, going back stops at the lowest of them: same gradients, no others.
+#[test]
+fn going_back_stops_where_nothing_below_trains() {
+    let f = fixture();
+    let (target, step) = (&targets()[0], [stacked(&f, &SAMPLES)]);
+    for trained in
+        ["gen_head.**", "language_model.model.layers.1.**", "vision_model.**.blocks.1.**"]
+    {
+        let rules = [(trained, Action::Train), ("**", Action::Freeze)];
+        let rules = Rules::new(&rules).unwrap();
+        let [kept, again] = [Activations::Kept, Activations::Recomputed]
+            .map(|activations| gradients(&trainee_by(target, &rules, activations), &step));
+        assert!(!kept.is_empty() && kept.keys().all(|name| rules.trains(name)), "{trained}");
+        assert_eq!(worst(&again, &kept), 0.0, "{trained}");
     }
 }

@@ -1,6 +1,7 @@
 //! Low-rank adapters on a whole model: nothing at first, then a change that merging keeps.
 
 use burn::module::Module;
+use janus_model::Janus;
 use janus_model::adapters::is_adapter;
 use janus_train::accumulate::Report;
 use janus_train::batch::Batch;
@@ -58,8 +59,11 @@ fn adapters_begin_as_nothing_learn_alone_and_merge() {
             assert!(now.sum < 0.98 * then.sum, "{}: {then:?}, then {now:?}", target.name);
         }
         let mut merged = tuned.into_janus();
+        let names = |janus: &Janus| janus.tensors().into_iter().map(|t| t.name).collect::<Vec<_>>();
+        let with_adapters = names(&merged);
         merged.merge_adapters();
         assert!(merged.linears_mut().iter().all(|(_, linear)| linear.lora.is_none()));
+        assert_eq!(with_adapters, names(&merged), "a checkpoint holds no adapters");
         let merged = loss(&Trainee::new(merged.no_grad(), Activations::Kept), &batch);
         let off = (merged.joined().sum / learned.joined().sum - 1.0).abs();
         println!("measured {}: {start:?} {learned:?} merged {off:.1e}", target.name);

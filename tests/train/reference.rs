@@ -27,10 +27,15 @@ pub fn fixture() -> Fixture {
 
 /// Tiny-pro with the rules of a stage.
 pub fn trainee(target: &common::Target, stage: usize, activations: Activations) -> Trainee {
+    trainee_by(target, &Rules::janus_pro(stage).unwrap(), activations)
+}
+
+/// Tiny-pro with any rules.
+pub fn trainee_by(target: &common::Target, rules: &Rules, activations: Activations) -> Trainee {
     let path = fixtures().join("tiny-pro/original");
     let options = LoadOptions { dtype: Some(target.dtype), ..Default::default() };
     let (janus, _) = Janus::load(&path, &target.device, &options).unwrap();
-    let (janus, _) = Rules::janus_pro(stage).unwrap().apply(janus).unwrap();
+    let (janus, _) = rules.apply(janus).unwrap();
     Trainee::new(janus, activations)
 }
 
