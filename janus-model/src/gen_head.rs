@@ -4,11 +4,11 @@
 //! Original: `vision_head` in `janus/models/modeling_vlm.py`.
 
 use burn::module::Module;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{ConfigError, in_range};
 use crate::linear::{Linear, LinearConfig};
+use crate::ops;
 
 /// Sizes of the [`GenHead`].
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,6 @@ impl GenHead {
     /// - `hidden`: `[B, D]`, after the final RMSNorm
     /// - output: `[B, C]`, logits
     pub fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.vision_head.forward(gelu(self.output_mlp_projector.forward(hidden)))
+        self.vision_head.forward(ops::gelu(self.output_mlp_projector.forward(hidden)))
     }
 }

@@ -37,6 +37,7 @@
 //!   are checked are [`JanusConfig::validate`], the processor and [`Janus::load`].
 //! - Nothing here prints, samples, loops over steps or chooses a device.
 
+pub mod adapters;
 pub mod capacity;
 pub mod checkpoint;
 pub mod config;

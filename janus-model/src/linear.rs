@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::ops;
 
@@ -27,6 +27,21 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Added to the weight without ever being multiplied out; see [`crate::adapters`].
+    pub lora: Option<Lora>,
+}
+
+/// `s · B · A`, of low rank r: a change to a weight that stays as it is.
+///
+/// Paper: <https://arxiv.org/abs/2106.09685>.
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// `[r, in]`.
+    pub a: Param<Tensor<2>>,
+    /// `[out, r]`.
+    pub b: Param<Tensor<2>>,
+    /// s, which is α / r.
+    pub scale: f64,
 }
 
 impl LinearConfig {
@@ -46,6 +61,7 @@ impl LinearConfig {
         Linear {
             weight: weight.init([self.output, self.input], device),
             bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
+            lora: None,
         }
     }
 }
@@ -60,12 +76,33 @@ impl Linear {
         let mut dims = x.dims();
         let input = dims[D - 1];
         let rows = dims.iter().product::<usize>() / input;
-        let y = ops::linear(x.reshape([rows, input]), self.weight.val()); // [rows, out]
+        let x = x.reshape([rows, input]);
+        let change = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
+        let y = ops::linear(x, self.weight.val()); // [rows, out]
         dims[D - 1] = y.dims()[1];
+        let y = match change {
+            Some(change) => y + change,
+            None => y,
+        };
         let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
         };
         y.reshape(dims)
+    }
+}
+
+impl Lora {
+    /// # Shapes
+    /// - `x`: `[rows, in]`
+    /// - output: `[rows, out]`
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(ops::linear(x, self.a.val()), self.b.val()) * self.scale
+    }
+
+    /// The change of the weight, `[out, in]`, in f32.
+    pub fn product(&self) -> Tensor<2> {
+        let [a, b] = [&self.a, &self.b].map(|factor| factor.val().cast(DType::F32));
+        b.matmul(a) * self.scale
     }
 }

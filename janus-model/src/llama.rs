@@ -125,6 +125,17 @@ pub enum Mask {
     /// All earlier ones that are real: `[B, total]`, true where a token is real, over the
     /// cached and the new tokens.
     Padded(Tensor<2, Bool>),
+    /// All earlier ones of its own document: `[B, total]`, the number of the document that each
+    /// of the cached and the new tokens belongs to. Several documents may share a row; padding
+    /// is one more document, which nobody asks about.
+    Documents(Tensor<2, Int>),
+}
+
+/// What all blocks of one pass share, worked out once: rotation factors and mask.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    rope: RopeSlice,
+    view: View,
 }
 
 impl LlamaConfig {
@@ -250,14 +261,12 @@ impl LlamaModel {
         mut see: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let [batch, tokens, _] = x.dims();
-        let rope = rope.at(positions, tokens);
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let heads = self.layers.first().map_or(1, |layer| layer.self_attn.heads);
-        let view = View::new(mask, [batch, heads, tokens, past + tokens], &x.device());
+        let pass = self.pass([batch, tokens, past + tokens], rope, positions, mask);
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let slot = cache.as_mut().map(|cache| cache.layer(index));
-            x = layer.forward(x, &rope, &view, slot);
+            x = layer.forward(x, &pass, slot);
             see(&x);
         }
         if let Some(cache) = cache {
@@ -265,18 +274,30 @@ impl LlamaModel {
         }
         self.norm.forward(x)
     }
+
+    /// What the blocks share while `tokens` new tokens of `batch` rows join others, `total` in all.
+    pub fn pass(
+        &self,
+        [batch, tokens, total]: [usize; 3],
+        rope: &Rope,
+        positions: &Positions,
+        mask: &Mask,
+    ) -> Pass {
+        let heads = self.layers.first().map_or(1, |layer| layer.self_attn.heads);
+        let view = View::new(mask, [batch, heads, tokens, total]);
+        Pass { rope: rope.at(positions, tokens), view }
+    }
 }
 
 impl DecoderLayer {
-    fn forward(
+    /// One block, `[B, T, D]` to the same shape; `slot` is its cache and where to write.
+    pub fn forward(
         &self,
         x: Tensor<3>,
-        rope: &RopeSlice,
-        view: &View,
+        pass: &Pass,
         slot: Option<(&mut LayerCache, usize)>,
     ) -> Tensor<3> {
-        let attended =
-            self.self_attn.forward(self.input_layernorm.forward(x.clone()), rope, view, slot);
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), pass, slot);
         let x = x + attended;
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
@@ -286,8 +307,7 @@ impl SelfAttention {
     fn forward(
         &self,
         x: Tensor<3>,
-        rope: &RopeSlice,
-        view: &View,
+        Pass { rope, view }: &Pass,
         slot: Option<(&mut LayerCache, usize)>,
     ) -> Tensor<3> {
         let [batch, tokens, _] = x.dims();
@@ -341,39 +361,55 @@ impl RmsNorm {
     }
 }
 
-/// The mask in the form the attention operation takes: worked out once for all blocks.
+/// The mask in the form the attention operation takes.
+#[derive(Clone, Debug)]
 struct View {
     hidden: Option<Tensor<4, Bool>>, // [B, H, T, total], true = must not be looked at
     options: AttentionModuleOptions,
 }
 
 impl View {
-    fn new(mask: &Mask, [batch, heads, tokens, total]: [usize; 4], device: &Device) -> Self {
-        match mask {
+    fn new(mask: &Mask, [batch, heads, tokens, total]: [usize; 4]) -> Self {
+        let shape = [batch, 1, tokens, total];
+        let hidden = match mask {
             // One new token may look at everything: no mask at all, the fast path of decoding.
-            Mask::Causal => Self {
-                hidden: None,
-                options: AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() },
-            },
-            Mask::Padded(real) => {
-                let key = Tensor::<1, Int>::arange(0..total as i64, device).reshape([1, total]);
-                let first = (total - tokens) as i64;
-                let query =
-                    Tensor::<1, Int>::arange(first..total as i64, device).reshape([tokens, 1]);
-                let [key, query] = [key, query].map(|t| t.expand([tokens, total]));
-                let later = key.clone().greater(query.clone());
-                let itself = key.equal(query);
-                // A pad looks at itself, or its softmax would have nothing to sum over.
-                let pad = real.clone().bool_not().reshape([batch, 1, 1, total]);
-                let wide = |t: Tensor<2, Bool>| {
-                    t.reshape([1, 1, tokens, total]).expand([batch, 1, tokens, total])
-                };
-                let pad = pad.expand([batch, 1, tokens, total]).bool_and(wide(itself).bool_not());
-                let hidden = pad.bool_or(wide(later)).expand([batch, heads, tokens, total]);
-                Self { hidden: Some(hidden), options: AttentionModuleOptions::default() }
+            Mask::Causal => {
+                let options =
+                    AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() };
+                return Self { hidden: None, options };
             }
-        }
+            Mask::Padded(real) => {
+                let (key, query) = places(tokens, total, &real.device());
+                // A pad looks at itself, or its softmax would have nothing to sum over.
+                let others = wide(key.clone().equal(query.clone()), shape).bool_not();
+                let pad = real.clone().bool_not().reshape([batch, 1, 1, total]).expand(shape);
+                pad.bool_and(others).bool_or(wide(key.greater(query), shape))
+            }
+            Mask::Documents(numbers) => {
+                let (key, query) = places(tokens, total, &numbers.device());
+                let asked = numbers.clone().slice_dim(1, total - tokens..total);
+                let asked = asked.reshape([batch, 1, tokens, 1]).expand(shape);
+                let other = numbers.clone().reshape([batch, 1, 1, total]).expand(shape);
+                other.not_equal(asked).bool_or(wide(key.greater(query), shape))
+            }
+        };
+        let hidden = hidden.expand([batch, heads, tokens, total]);
+        Self { hidden: Some(hidden), options: AttentionModuleOptions::default() }
     }
+}
+
+/// Number of the key and of the query that meet at each place of `[T, total]`.
+fn places(tokens: usize, total: usize, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+    let count = |from: usize| Tensor::<1, Int>::arange(from as i64..total as i64, device);
+    let key = count(0).reshape([1, total]).expand([tokens, total]);
+    let query = count(total - tokens).reshape([tokens, 1]).expand([tokens, total]);
+    (key, query)
+}
+
+/// The same for every row.
+fn wide(mask: Tensor<2, Bool>, shape: [usize; 4]) -> Tensor<4, Bool> {
+    let [tokens, total] = mask.dims();
+    mask.reshape([1, 1, tokens, total]).expand(shape)
 }
 
 /// Repeats each key/value head for the query heads that share it.

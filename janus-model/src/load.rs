@@ -11,6 +11,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::{ApplyError, ModuleSnapshot};
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::adapters::is_adapter;
 use crate::checkpoint::{
     Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast, main_dtype,
 };
@@ -90,9 +91,11 @@ impl Janus {
         Ok((model, report))
     }
 
-    /// Every parameter by its canonical (original) name, drawn from the device when read.
+    /// Every parameter of the checkpoint by its canonical (original) name, drawn from the device
+    /// when read. Adapters are not among them: see [`crate::adapters`].
     pub fn tensors(&self) -> Vec<LazyTensor> {
         let mut tensors = self.collect(None, None, false);
+        tensors.retain(|tensor| !is_adapter(&tensor.name));
         for tensor in &mut tensors {
             tensor.name = canonical_name(&tensor.name);
         }
@@ -185,9 +188,9 @@ fn not_applied(error: ApplyError) -> CheckpointError {
     CheckpointError::Draw { tensor: canonical_name(&path), message }
 }
 
-/// The canonical name of a parameter path: Burn's words for norms, and the places where a list
-/// of the original also counts things without parameters.
-pub(crate) fn canonical_name(path: &str) -> String {
+/// The canonical (original) name of a parameter, by its path in [`Janus`]: Burn's words for norms,
+/// and the places where a list of the original also counts things without parameters.
+pub fn canonical_name(path: &str) -> String {
     let projector = path.starts_with("aligner.") || path.starts_with("gen_aligner.");
     let word = |(at, word): (usize, &str)| match word {
         "gamma" => "weight".to_owned(),

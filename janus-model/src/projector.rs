@@ -4,11 +4,11 @@
 //! Original: `janus/models/projector.py` (`mlp_gelu`, the one kind Janus-Pro uses).
 
 use burn::module::Module;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{ConfigError, in_range};
 use crate::linear::{Linear, LinearConfig};
+use crate::ops;
 
 /// Sizes of a [`Projector`].
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,6 @@ impl Projector {
         self.layers
             .iter()
             .enumerate()
-            .fold(x, |x, (i, layer)| layer.forward(if i == 0 { x } else { gelu(x) }))
+            .fold(x, |x, (i, layer)| layer.forward(if i == 0 { x } else { ops::gelu(x) }))
     }
 }

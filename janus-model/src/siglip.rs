@@ -10,13 +10,13 @@
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::config::ConfigError;
 use crate::config::{in_range, positive};
 use crate::linear::{Linear, LinearConfig};
+use crate::ops;
 
 /// Sizes of the encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,7 +207,11 @@ impl SiglipVit {
     /// All blocks and the final norm. Shapes as [`VisionTower::forward`].
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let x = self.embed(pixels);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        self.finish(self.blocks.iter().fold(x, |x, block| block.forward(x)))
+    }
+
+    /// The final norm, over the output of the last block. `[N, tokens, W]` to the same shape.
+    pub fn finish(&self, x: Tensor<3>) -> Tensor<3> {
         layer_norm(&self.norm, x)
     }
 }
@@ -236,7 +240,7 @@ impl VisionAttention {
 
 impl VisionMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        self.fc2.forward(ops::gelu(self.fc1.forward(x)))
     }
 }
 

@@ -1,18 +1,36 @@
-//! How a Janus is trained. So far: the objective and the learning-rate schedule; data, the step
-//! loop and checkpoints of a run are still to come (see `CHANGELOG.md`).
+//! How a Janus is trained. The parts of a step and of a run are here, each tested by itself; what
+//! joins them, a command and fine-tuning, is still to come (see `CHANGELOG.md`).
 //!
+//! ```text
+//! files ─ data ─► Batch ─ step ─► Sum of losses ─ accumulate ─► gradients ─ clip ─ optim ─► weights
+//!                          │                          └ recompute: one block at a time
+//!                       stage: what trains        strategy: the order of all this
+//!                                                 run: checkpoints, whole or not there
+//! ```
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
-//! rate after a linear warm-up ([`schedule`]).
+//! rate after a linear warm-up ([`schedule`]). [`config`] reads the recipes in `stages/`.
+//!
+//! What holds everywhere: the same recipe and checkpoint give the same next step; nothing is cut
+//! silently; a loss or gradient that is no number never reaches a weight; nothing prints.
+//!
+//! Not here: choosing tokens (`janus-infer`), devices and terminals (`janus-cli`).
 
+pub mod accumulate;
 pub mod batch;
-pub mod data;
+pub mod clip;
 pub mod config;
+pub mod data;
+mod failpoint;
+pub mod learner;
+pub mod lora;
 pub mod metrics;
 pub mod objective;
+pub mod optim;
+pub mod recompute;
 pub mod run;
 pub mod schedule;
 pub mod spikes;
+pub mod stage;
+pub mod step;
 pub mod strategy;
-
-mod failpoint;

@@ -65,7 +65,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn open(model: &str) -> Self {
-        let path = fixtures().join(model).join("expected.safetensors");
+        Self::file(model, "expected.safetensors")
+    }
+
+    /// Another file of the same kind beside it.
+    pub fn file(model: &str, name: &str) -> Self {
+        let path = fixtures().join(model).join(name);
         let bytes = std::fs::read(&path).unwrap_or_else(|e| {
             panic!("{}: {e}; see tests/fixtures/README.md for how to make it", path.display())
         });
@@ -80,6 +85,11 @@ impl Fixture {
 
     pub fn has(&self, key: &str) -> bool {
         SafeTensors::deserialize(&self.bytes).unwrap().tensor(key).is_ok()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        file.names().into_iter().map(str::to_owned).collect()
     }
 
     pub fn shape(&self, key: &str) -> Vec<usize> {

@@ -1,12 +1,18 @@
 //! Training: data, one step, a run. One file per topic.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a failing test may panic
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod data_bad;
 mod data_common;
 mod data_formats;
 mod data_layout;
 mod data_loader;
 mod data_speed;
+mod gradients;
+mod lora;
+mod reference;
 mod run_common;
 mod run_damage;
 mod run_full;
@@ -15,3 +21,4 @@ mod run_model;
 mod run_moments;
 mod run_refuse;
 mod run_resume;
+mod steps;

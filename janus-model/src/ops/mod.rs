@@ -13,6 +13,7 @@
 
 #[cfg(feature = "cpu")]
 pub mod flex;
+mod gelu;
 pub mod reference;
 
 use burn::backend::tensor::FloatTensor;
@@ -45,6 +46,18 @@ pub trait JanusOps: Backend {
     ) -> FloatTensor<Self> {
         reference::attention_cached::<Self>(q, keys, values, total)
     }
+
+    /// `x · Φ(x)`, in its erf form.
+    #[fusion(default)]
+    fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::gelu(x)
+    }
+
+    /// Gradient of [`JanusOps::gelu_erf`] at `x`, times `gradient`.
+    #[fusion(default)]
+    fn gelu_erf_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::gelu_erf_backward::<Self>(x, gradient)
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -56,6 +69,9 @@ impl JanusOps for burn_cubecl::CubeBackend {}
 impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> JanusOps
     for Autodiff<B, C>
 {
+    fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu::tracked::<B, C>(x)
+    }
 }
 
 /// `x · Wᵀ` for a weight stored `[out, in]` in any float dtype.
@@ -84,4 +100,10 @@ pub fn attention_cached(
 ) -> Tensor<4> {
     let [q, keys, values] = [q, keys, values].map(Tensor::into_dispatch);
     Tensor::from_dispatch(<Dispatch as JanusOps>::attention_cached(q, keys, values, total))
+}
+
+/// GELU in its erf form. Its gradient is that of the erf form, too: Burn's own, on every backend
+/// but Flex, is that of the tanh approximation, which is off by up to 5e-4.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as JanusOps>::gelu_erf(x.into_dispatch()))
 }

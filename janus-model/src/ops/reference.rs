@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Shape, Slice};
+use burn::tensor::{DType, Shape, Slice};
 
 /// `x · Wᵀ`, the weight cast to the dtype of `x` first where they differ.
 pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
@@ -40,4 +40,21 @@ pub fn attention_cached<B: Backend>(
     let (keys, values) = (held(keys), held(values));
     let options = AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() };
     B::attention(q, keys, values, None, None, options)
+}
+
+/// `g · (Φ(x) + x·φ(x))`, in f32.
+pub fn gelu_erf_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+) -> FloatTensor<B> {
+    use std::f64::consts::{FRAC_1_SQRT_2, TAU};
+    let dtype = x.dtype();
+    let x = B::float_cast(x, DType::F32.into());
+    let below = B::float_erf(B::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
+    let below = B::float_add_scalar(B::float_mul_scalar(below, 0.5.into()), 0.5.into()); // Φ
+    let square = B::float_mul(x.clone(), x.clone());
+    let density = B::float_exp(B::float_mul_scalar(square, (-0.5).into()));
+    let density = B::float_mul_scalar(density, (1.0 / TAU.sqrt()).into()); // φ
+    let slope = B::float_add(below, B::float_mul(x, density));
+    B::float_mul(B::float_cast(slope, dtype.into()), gradient)
 }

@@ -78,11 +78,7 @@ impl Prepare {
         }
     }
 
-    fn ready(
-        &self,
-        sample: &Sample,
-        chance: Chance,
-    ) -> Result<Ready, Why> {
+    fn ready(&self, sample: &Sample, chance: Chance) -> Result<Ready, Why> {
         // Tokens first: a sample that is too long costs no decoding.
         let document = self.tokens.document(sample, chance)?;
         let seen = document.seen.iter().map(|seen| self.seen(&sample.pictures[seen.picture]));

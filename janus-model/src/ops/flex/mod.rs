@@ -5,6 +5,7 @@ mod linear;
 mod rows;
 
 use burn::backend::Flex;
+use burn::backend::ops::ActivationOps;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 
@@ -36,5 +37,9 @@ impl JanusOps for Flex {
             return attention::attention_cached(q, &keys, &values, total);
         }
         reference::attention_cached::<Self>(q, keys, values, total)
+    }
+
+    fn gelu_erf_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::gelu_backward(x, gradient) // in one pass, and of the erf form
     }
 }
