@@ -26,7 +26,7 @@ fn document(tokens: &Tokens, sample: &Sample) -> Document {
 }
 
 fn conversation(turns: &[&str], pictures: usize) -> Sample {
-    let role = |i: usize| if i % 2 == 0 { Role::User } else { Role::Assistant };
+    let role = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
     let turns = turns.iter().enumerate().map(|(i, text)| (role(i), (*text).to_owned(), true));
     Sample::conversation(None, turns.collect(), vec![picture(); pictures]).unwrap()
 }

@@ -107,8 +107,11 @@ fn checksums_by_the_book() {
     assert_eq!(events::masked(0), 0xA282_EAD8);
 }
 
+/// Step, values by name, and whether it is the file's first record.
+type Record = (u64, Vec<(String, f32)>, bool);
+
 /// What a reader finds in the bytes: step and named numbers of each event.
-fn parse(mut bytes: &[u8]) -> Vec<(u64, Vec<(String, f32)>, bool)> {
+fn parse(mut bytes: &[u8]) -> Vec<Record> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
