@@ -64,7 +64,7 @@ impl Optimizer for AdamW {
                 state.time + 1,
                 state.moment_1 * self.beta_1 + gradient * new,
                 state.moment_2 * self.beta_2 + squared * (1.0 - self.beta_2),
-                state.master.unwrap_or(weight),
+                state.master.unwrap_or_else(|| weight.cast(DType::F32)),
             ),
             None => (1, gradient * new, squared * (1.0 - self.beta_2), weight.cast(DType::F32)),
         };
