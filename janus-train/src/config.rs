@@ -15,10 +15,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use data::{Format, Kind, Mix, Source};
+pub use data::{Mix, Source};
 pub use read::RecipeError;
 
+use crate::data::OnBad;
+use crate::lora::LoraConfig;
 use crate::schedule::{Schedule, Shape};
+use crate::stage::Rules;
 
 /// The stages of the paper: name, text. `janus-1.3b` is the original Janus, for comparison.
 pub const RECIPES: [(&str, &str); 9] = [
@@ -39,9 +42,9 @@ pub const RECIPES: [(&str, &str); 9] = [
 pub struct TrainConfig {
     /// What the run is called.
     pub name: String,
-    /// 1, 2 or 3. A stage starts from the end of the one before.
+    /// 1, 2 or 3 of the paper, or 4 for fine-tuning. A stage starts from the end of the one before.
     pub stage: u8,
-    /// Published model whose sizes these settings are for, such as `janus-pro-1b`.
+    /// Published model whose sizes these settings are for, such as `janus-pro-1b`; or `any`.
     pub model: String,
     /// What the stage starts from: a model folder, or the run folder of the stage before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +54,7 @@ pub struct TrainConfig {
     /// Optimizer steps.
     pub steps: usize,
     /// Path rules, in order: the first that matches a parameter's whole path decides.
-    pub train: Vec<(String, Action)>,
+    pub train: Rules,
     /// Learning rate by step.
     pub schedule: ScheduleConfig,
     /// How gradients become changes.
@@ -66,19 +69,94 @@ pub struct TrainConfig {
     pub save: SaveConfig,
     /// What happens to steps that would do harm.
     pub guard: GuardConfig,
+    /// Low-rank adapters that train in place of whole weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// How the arithmetic is done; the losses hardly depend on it.
+    #[serde(default)]
+    pub compute: ComputeConfig,
+    /// What the run is judged by on the way.
+    #[serde(default)]
+    pub valid: ValidConfig,
+    /// What is drawn and answered on the way, to be looked at.
+    #[serde(default)]
+    pub samples: SamplesConfig,
+    /// What happens to samples that cannot be used.
+    #[serde(default)]
+    pub on_bad: OnBad,
+    /// Folder in which the codes of target pictures are kept; else `codes` in the run folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codes: Option<PathBuf>,
     /// Where samples come from; the only part that a recipe of the paper leaves empty.
     #[serde(default)]
     pub data: Vec<Source>,
 }
 
-/// What a path rule does.
+/// How the arithmetic is done.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComputeConfig {
+    /// Format of weights and activations; masters and moments are f32 always. Without one: bf16
+    /// where the device computes in it, else f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
+    /// Keep the input of each block only, and work its inside out again: see [`crate::recompute`].
+    pub recompute: bool,
+    /// Threads that read and decode samples ahead; 0 for none.
+    pub workers: usize,
+    /// Samples that are made ready ahead.
+    pub ahead: usize,
+}
+
+/// Number format of weights and activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Its parameters learn.
-    Train,
-    /// Its parameters never move.
-    Freeze,
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits, range of f32.
+    Bf16,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        Self { dtype: None, recompute: false, workers: 2, ahead: 64 }
+    }
+}
+
+/// What the run is judged by, at every checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidConfig {
+    /// Samples that are never trained on. Without any, nothing is measured.
+    pub data: Vec<Source>,
+    /// So many of each source, from its beginning; 0 for all.
+    pub samples: usize,
+    /// Checkpoints without a new best loss after which the run ends; 0 for never.
+    pub patience: usize,
+}
+
+/// What is drawn and answered on the way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplesConfig {
+    /// Steps between; 0 for never.
+    pub every: usize,
+    /// What is drawn.
+    pub prompts: Vec<String>,
+    /// What is asked.
+    pub questions: Vec<SampleQuestion>,
+}
+
+/// A question about a picture, asked during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleQuestion {
+    /// The picture; none for text alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<PathBuf>,
+    /// The question.
+    pub question: String,
 }
 
 /// Learning rate by step; see [`Schedule`].

@@ -19,6 +19,7 @@ use janus_model::rope::Positions;
 use sha2::{Digest, Sha256};
 
 use crate::batch::{Batch, BatchError, Target};
+use crate::learner::Window;
 use crate::objective::Sum;
 
 /// What backward needs of the forward pass, and what is worked out again.
@@ -40,6 +41,8 @@ pub struct Trainee {
     pub janus: Janus,
     #[module(skip)]
     activations: Activations,
+    #[module(skip)]
+    window: Window,
 }
 
 /// Why a micro-batch cannot be computed.
@@ -79,12 +82,17 @@ impl Trainee {
     /// Takes a model whose parameters know whether they train.
     pub fn new(janus: Janus, activations: Activations) -> Self {
         let janus = janus.map(&mut Naming { path: Vec::new() });
-        Self { janus: janus.train(), activations }
+        Self { janus: janus.train(), activations, window: Window::default() }
     }
 
     /// The model, out of training.
     pub fn into_janus(self) -> Janus {
         self.janus.valid()
+    }
+
+    /// How the learner's optimizer can be seen.
+    pub fn window(&self) -> &Window {
+        &self.window
     }
 
     /// How memory is spent.

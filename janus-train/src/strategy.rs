@@ -1,7 +1,7 @@
 //! The order in which things happen to whatever is trained: gradients, judgement, update, line of
 //! metrics, checkpoint; and on the way back: checkpoint, state, data, on.
 //!
-//! What is trained is a [`Trainee`]; this knows neither tensors nor files of samples. Everything
+//! What is trained is a [`Training`]; this knows neither tensors nor files of samples. Everything
 //! that a step depends on is its number and what a checkpoint holds, so a run that was stopped
 //! anywhere ends with the bytes of one that was not.
 
@@ -23,7 +23,7 @@ use crate::spikes::{Guard, Reason, Verdict};
 pub type StepError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Something that learns in steps.
-pub trait Trainee {
+pub trait Training {
     /// What a step computes and an update consumes.
     type Gradients;
 
@@ -56,7 +56,7 @@ pub trait Trainee {
     ///
     /// # Errors
     /// They cannot be written.
-    fn save(&self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError>;
+    fn save(&mut self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError>;
 
     /// Takes weights and moments from a checkpoint, and data from where it stood.
     ///
@@ -219,7 +219,7 @@ pub type Watcher<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// See [`TrainError`]. Whatever happens, the folder holds the last checkpoint that was whole.
-pub fn train<T: Trainee>(
+pub fn train<T: Training>(
     trainee: &mut T,
     run: &mut Run,
     plan: &Plan,
@@ -249,7 +249,7 @@ pub fn train<T: Trainee>(
 }
 
 /// A run between two checkpoints.
-struct Session<'a, 'b, T: Trainee> {
+struct Session<'a, 'b, T: Training> {
     trainee: &'a mut T,
     run: &'a mut Run,
     plan: &'a Plan,
@@ -259,7 +259,7 @@ struct Session<'a, 'b, T: Trainee> {
     begun: Instant,
 }
 
-impl<'a, 'b, T: Trainee> Session<'a, 'b, T> {
+impl<'a, 'b, T: Training> Session<'a, 'b, T> {
     fn begin(
         trainee: &'a mut T,
         run: &'a mut Run,
@@ -350,7 +350,7 @@ impl<'a, 'b, T: Trainee> Session<'a, 'b, T> {
         }
         let (identity, steps) = (&self.plan.identity, self.plan.steps());
         let ticket = Ticket { identity, state: &self.state, steps, loss };
-        let trainee = &*self.trainee;
+        let trainee = &mut *self.trainee;
         let saved = self.run.save(&ticket, |run, staging| trainee.save(run, staging))?;
         let _ = (self.watcher)(Event::Saved(&saved));
         Ok(())

@@ -11,7 +11,7 @@ use janus_train::config::{GuardConfig, OnNan};
 use janus_train::run::moments::{self, learners};
 use janus_train::run::{Allow, Found, Keep, Role, Run, RunError, Staging};
 use janus_train::schedule::{Schedule, Shape};
-use janus_train::strategy::{End, Event, Measured, Plan, StepError, TrainError, Trainee, train};
+use janus_train::strategy::{End, Event, Measured, Plan, StepError, TrainError, Training, train};
 
 use crate::run_common::identity;
 use crate::run_moments::{Toy, load_record};
@@ -47,7 +47,7 @@ impl Pupil {
     }
 }
 
-impl Trainee for Pupil {
+impl Training for Pupil {
     type Gradients = GradientsParams;
 
     fn gradients(&mut self, step: u64) -> Result<(GradientsParams, Measured), StepError> {
@@ -81,7 +81,7 @@ impl Trainee for Pupil {
         serde_json::json!({ "place": self.place })
     }
 
-    fn save(&self, _: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
+    fn save(&mut self, _: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
         let weights: Vec<u8> =
             self.toy().weights().concat().iter().flat_map(|value| value.to_le_bytes()).collect();
         staging.bytes(Role::Other, "weights", &weights)?;

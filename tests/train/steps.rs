@@ -112,21 +112,21 @@ fn the_learners_step_is_the_same_step() {
         let micro = Micro { batch: batch.clone(), total };
         let output = TrainStep::step(&trainee, micro);
         sum.accumulate(&trainee, output.grads);
-        report.join(output.item.0.unwrap());
+        report.join(output.item.report.unwrap());
     }
     let (expected, losses) = trainee.gradients(&step).unwrap();
     assert_eq!(report, losses);
     assert_eq!(named(&trainee, &sum.grads()), named(&trainee, &expected));
 
     // The forward pass alone may use faster kernels.
-    let evaluated = InferenceStep::step(&trainee, step[0].clone()).0.unwrap();
+    let evaluated = InferenceStep::step(&trainee, step[0].clone()).report.unwrap();
     let (found, expected) = (evaluated.text, losses.text);
     assert!(found.tokens < expected.tokens && found.sum < expected.sum);
 
     let broken = Batch { ids: Vec::new(), ..step[0].clone() };
     let output = TrainStep::step(&trainee, Micro { batch: broken, total });
     assert!(output.grads.is_empty());
-    assert!(matches!(output.item.0, Err(StepError::Batch(_))));
+    assert!(matches!(output.item.report, Err(StepError::Batch(_))));
     assert!(trainee.gradients(&[]).is_err(), "nothing supervised");
 }
 

@@ -49,6 +49,13 @@ impl Fingerprint {
     }
 }
 
+impl Fingerprint {
+    /// The 32 bytes of the hash.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

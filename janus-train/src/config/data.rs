@@ -4,31 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What samples teach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// To answer about pictures.
-    Understand,
-    /// To write.
-    Text,
-    /// To draw.
-    Draw,
-}
-
-impl Kind {
-    /// All of them, in the order of the paper's ratios.
-    pub const ALL: [Self; 3] = [Self::Understand, Self::Text, Self::Draw];
-
-    /// Its name in a recipe.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Understand => "understand",
-            Self::Text => "text",
-            Self::Draw => "draw",
-        }
-    }
-}
+use crate::data::{Format, Kind, Spec};
 
 /// Parts of each kind inside every step; only the ratio counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,28 +28,6 @@ impl Mix {
     pub fn of(&self, kind: Kind) -> u32 {
         self.ratio()[kind as usize]
     }
-}
-
-/// How files hold samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// JSONL of `messages` and `images`: the native format.
-    Messages,
-    /// LLaVA JSON or JSONL.
-    Llava,
-    /// ShareGPT-4o-Image rows.
-    ShareGpt4o,
-    /// Pictures with a text file of the same name beside each.
-    Sidecar,
-    /// Folders named after what their pictures show.
-    Classes,
-    /// WebDataset tar shards.
-    WebDataset,
-    /// Parquet with a picture and a text column.
-    Parquet,
-    /// Text alone, JSONL or plain.
-    Text,
 }
 
 /// One place that samples come from.
@@ -109,6 +63,20 @@ pub struct Source {
 }
 
 impl Source {
+    /// Only a path: everything else is told from the files.
+    pub fn of(path: impl Into<PathBuf>) -> Self {
+        let Spec { path, format, kind, root, names, image_column, text_column, question } =
+            Spec::of(path);
+        Self { path, kind, format, weight: 1.0, root, names, image_column, text_column, question }
+    }
+
+    /// What its files need to be opened.
+    pub fn spec(&self) -> Spec {
+        let Self { path, kind, format, root, names, image_column, text_column, question, .. } =
+            self.clone();
+        Spec { path, format, kind, root, names, image_column, text_column, question }
+    }
+
     /// Its paths.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [Some(&mut self.path), self.root.as_mut(), self.names.as_mut()].into_iter().flatten()

@@ -160,7 +160,9 @@ impl TrainConfig {
 
     /// Takes relative paths from `folder`.
     fn resolve(&mut self, folder: &Path) {
-        for path in self.data.iter_mut().flat_map(Source::paths).chain(&mut self.start) {
+        let sources = self.data.iter_mut().chain(&mut self.valid.data).flat_map(Source::paths);
+        let pictures = self.samples.questions.iter_mut().flat_map(|asked| &mut asked.image);
+        for path in sources.chain(pictures).chain(&mut self.start).chain(&mut self.codes) {
             *path = folder.join(&*path);
         }
     }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::data::{Format, Kind};
+use crate::stage::{Action, Rule};
 
 fn recipe(name: &str) -> TrainConfig {
     let (_, text) = RECIPES.iter().find(|(known, _)| *known == name).unwrap();
@@ -85,9 +87,9 @@ fn each_stage_trains_what_the_paper_says() {
             (3, &["gen_vision_model.**"]),
         ] {
             let config = recipe(&format!("{model}-stage{stage}"));
-            assert_eq!(config.train.len(), 7);
-            let rules = config.train.iter().filter(|(_, action)| *action == Action::Freeze);
-            let mut found: Vec<_> = rules.map(|(pattern, _)| pattern.as_str()).collect();
+            assert_eq!(config.train.0.len(), 7);
+            let rules = config.train.0.iter().filter(|Rule(_, action)| *action == Action::Freeze);
+            let mut found: Vec<String> = rules.map(|rule| rule.0.clone().into()).collect();
             found.sort_unstable();
             assert_eq!(found, frozen, "{model} {stage}");
         }
@@ -176,7 +178,7 @@ fn overrides_go_through_the_same_door() {
     .unwrap();
     assert_eq!((config.schedule.rate, config.mix.text, config.optimizer.clip), (3e-4, 2, 2.0));
     assert_eq!((config.name.as_str(), config.save.keep), ("mine", 0));
-    assert_eq!(config.train[6], ("language_model.**".to_owned(), Action::Train));
+    assert_eq!(config.train.0[6].1, Action::Train);
     assert_eq!(config.start, Some("out/stage0".into()));
     let [source] = config.data.as_slice() else { panic!("{:?}", config.data) };
     assert_eq!((source.kind, source.weight), (Some(Kind::Text), 3.0));
@@ -204,9 +206,12 @@ fn an_override_that_is_none_is_named() {
 #[test]
 fn ranges_name_field_value_and_range() {
     for (given, expected) in [
-        ("stage=4", "stage is 4, but must be between 1 and 3"),
+        ("stage=5", "stage is 5, but must be between 1 and 4"),
         ("name=../x", "name is \"../x\", but must be a plain name for a folder"),
-        ("model=gpt", "model is \"gpt\", but must be janus-pro-1b, janus-pro-7b or janus-1.3b"),
+        (
+            "model=gpt",
+            "model is \"gpt\", but must be janus-pro-1b, janus-pro-7b, janus-1.3b or any",
+        ),
         ("steps=0", "steps is 0, but must be between 1 and 1000000000"),
         ("schedule.rate=nan", "schedule.rate is NaN, but must be between 0 and 1"),
         ("schedule.warmup=20001", "schedule.warmup is 20001, but must be between 0 and 20000"),

@@ -2,7 +2,12 @@
 
 use janus_model::JanusConfig;
 
-use super::{Kind, RecipeError, TrainConfig};
+use super::{RecipeError, TrainConfig};
+use crate::data::{Kind, OnBad};
+use crate::stage::{Action, Rule};
+
+/// Name of no model in particular.
+const ANY: &str = "any";
 
 type Checked = Result<(), RecipeError>;
 
@@ -18,8 +23,11 @@ impl TrainConfig {
         self.validate_batch()?;
         self.validate_save()?;
         self.validate_guard()?;
-        for (at, source) in self.data.iter().enumerate() {
-            positive(&format!("data.{at}.weight"), source.weight)?;
+        self.validate_compute()?;
+        for (list, sources) in [("data", &self.data), ("valid.data", &self.valid.data)] {
+            for (at, source) in sources.iter().enumerate() {
+                positive(&format!("{list}.{at}.weight"), source.weight)?;
+            }
         }
         Ok(())
     }
@@ -29,9 +37,9 @@ impl TrainConfig {
             let range = "a plain name for a folder";
             return Err(RecipeError::range("name", format!("{:?}", self.name), range));
         }
-        whole("stage", self.stage.into(), 1, 3)?;
-        if JanusConfig::preset(&self.model).is_none() {
-            let range = "janus-pro-1b, janus-pro-7b or janus-1.3b";
+        whole("stage", self.stage.into(), 1, 4)?;
+        if self.model != ANY && JanusConfig::preset(&self.model).is_none() {
+            let range = "janus-pro-1b, janus-pro-7b, janus-1.3b or any";
             return Err(RecipeError::range("model", format!("{:?}", self.model), range));
         }
         whole("steps", self.steps, 1, 1_000_000_000)?;
@@ -40,13 +48,9 @@ impl TrainConfig {
     }
 
     fn validate_rules(&self) -> Checked {
-        let trains = self.train.iter().any(|(_, action)| *action == super::Action::Train);
-        if !trains {
-            return Err(RecipeError::Contradiction("train: no rule trains anything".into()));
-        }
-        match self.train.iter().position(|(pattern, _)| pattern.is_empty()) {
-            Some(at) => Err(RecipeError::range(&format!("train.{at}.0"), "empty", "a path rule")),
-            None => Ok(()),
+        match self.train.0.iter().any(|Rule(_, action)| *action == Action::Train) {
+            true => Ok(()),
+            false => Err(RecipeError::Contradiction("train: no rule trains anything".into())),
         }
     }
 
@@ -107,6 +111,19 @@ impl TrainConfig {
         between("guard.sigma", self.guard.sigma, 1.0, 1000.0)?;
         whole("guard.skips", self.guard.skips, 1, 1 << 16)?;
         whole("guard.within", self.guard.within, self.guard.skips, 1_000_000_000)
+    }
+
+    fn validate_compute(&self) -> Checked {
+        whole("compute.workers", self.compute.workers, 0, 1024)?;
+        whole("compute.ahead", self.compute.ahead, 1, 1 << 20)?;
+        if self.valid.patience > 0 && self.valid.data.is_empty() {
+            let text = "valid.patience needs valid.data: nothing else tells a best loss";
+            return Err(RecipeError::Contradiction(text.into()));
+        }
+        if let OnBad::Stop { share, .. } = self.on_bad {
+            between("on_bad.stop.share", share, 0.0, 1.0)?;
+        }
+        Ok(())
     }
 
     /// Checks that every kind in the mix has a source, and every source a place in the mix, as far

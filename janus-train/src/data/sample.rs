@@ -25,6 +25,15 @@ pub enum Kind {
 impl Kind {
     /// In the order of ratios.
     pub const ALL: [Self; 3] = [Self::Understand, Self::Text, Self::Draw];
+
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Understand => "understand",
+            Self::Text => "text",
+            Self::Draw => "draw",
+        }
+    }
 }
 
 impl fmt::Display for Kind {
