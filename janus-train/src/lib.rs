@@ -22,6 +22,7 @@ pub mod clip;
 pub mod config;
 pub mod data;
 mod failpoint;
+pub mod finetune;
 pub mod frozen;
 pub mod learner;
 pub mod lora;

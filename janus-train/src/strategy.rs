@@ -145,7 +145,8 @@ impl Plan {
         }
     }
 
-    fn steps(&self) -> u64 {
+    /// Steps of the whole stage.
+    pub fn steps(&self) -> u64 {
         self.schedule.steps as u64
     }
 }
@@ -264,7 +265,21 @@ pub fn begin<T: Training>(
     plan: &Plan,
     watcher: &mut Watcher,
 ) -> Result<State, TrainError> {
-    let Some(found) = run.resume(&plan.identity, plan.allow)? else {
+    let found = run.resume(&plan.identity, plan.allow)?;
+    begin_from(trainee, found, plan, watcher)
+}
+
+/// As [`begin`], where it is known already where the run stands.
+///
+/// # Errors
+/// What was found cannot be loaded.
+pub fn begin_from<T: Training>(
+    trainee: &mut T,
+    found: Option<Found>,
+    plan: &Plan,
+    watcher: &mut Watcher,
+) -> Result<State, TrainError> {
+    let Some(found) = found else {
         return Ok(State::new(plan.seed, Guard::new(plan.guard)));
     };
     let step = found.state.step;

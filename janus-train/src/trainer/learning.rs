@@ -30,7 +30,7 @@ use crate::learner::Outcome;
 use crate::metrics::Row;
 use crate::run::{Run, State};
 use crate::step::Trainee;
-use crate::strategy::{End, Event, Measured, Plan, TrainError, begin, go_on};
+use crate::strategy::{End, Event, Measured, Plan, TrainError, begin_from, go_on};
 
 /// Who watches, for the whole of a run.
 pub type Watcher = Box<dyn FnMut(Event) -> ControlFlow<()>>;
@@ -49,7 +49,11 @@ pub(super) fn launch(
     mut watcher: Watcher,
     extend: Option<Extend>,
 ) -> Result<End, TrainError> {
-    let state = begin(&mut training, &mut run, &plan, &mut *watcher)?;
+    let found = run.resume(&plan.identity, plan.allow)?;
+    if found.as_ref().is_some_and(|found| found.state.step >= plan.steps()) {
+        return Ok(End::Finished);
+    }
+    let state = begin_from(&mut training, found, &plan, &mut *watcher)?;
     let step = state.step;
     let learner = training.lend().map_err(|source| TrainError::Step { step, source })?;
     let supervised = supervised(run.dir(), plan.schedule.steps);
