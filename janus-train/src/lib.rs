@@ -21,6 +21,7 @@ pub mod batch;
 pub mod clip;
 pub mod config;
 pub mod data;
+pub mod evaluate;
 mod failpoint;
 pub mod finetune;
 pub mod frozen;

@@ -10,6 +10,7 @@ mod data_formats;
 mod data_layout;
 mod data_loader;
 mod data_speed;
+mod evaluate;
 mod gradients;
 mod job;
 mod lora;

@@ -14,25 +14,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use janus_model::processor::PixelValues;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::budget::{Ledger, OnBad};
 use super::codes::{Cache, Encode};
 use super::collate::{Example, collate};
 use super::cursor::{Cursor, next};
+use super::encoded::encoded;
 use super::error::{Bad, DataError, Place};
 use super::mixture::{Mixture, furthest_behind};
 use super::pack::{Packing, pack};
-use super::prepare::{Codes, Prepare, Prepared};
+use super::prepare::{Prepare, Prepared};
 use super::sample::Kind;
 use super::source::Source;
 use super::tokens::Document;
 use crate::batch::Batch;
 use crate::trainer::forecast::Tokens;
-
-/// Pictures given to the image tokenizer at once: bounds its memory.
-const ENCODED_AT_ONCE: usize = 8;
 
 /// How steps are made of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -220,7 +217,7 @@ impl Loader {
             }
         }
         let places = taken.iter().map(|prepared| prepared.place.clone()).collect();
-        let examples = self.encode(taken, encoder)?;
+        let examples = encoded(taken, &self.prepare, |pictures| encoder.encode(pictures))?;
         let batches = self.batches(&examples);
         let number = cursor.step;
         cursor.step += 1;
@@ -291,58 +288,6 @@ impl Loader {
             Some((place, ready)) => ready.recv().map_err(|_| DataError::Worker { place }),
             None => Err(DataError::Threads { problem: "none is at work".to_owned() }),
         }
-    }
-
-    /// Adds the codes that are not known yet, and keeps them.
-    fn encode(
-        &self,
-        mut taken: Vec<Prepared>,
-        encoder: &mut dyn Encode,
-    ) -> Result<Vec<Example>, DataError> {
-        let mut wanted = Vec::new();
-        for codes in taken.iter_mut().flat_map(|prepared| &mut prepared.codes) {
-            if let Codes::Wanted { key, pixels } = codes {
-                let (key, pixels) = (*key, std::mem::take(&mut pixels.data));
-                wanted.push((codes, key, pixels));
-            }
-        }
-        let side = self.prepare.tokens.processor.image.image_size;
-        for some in wanted.chunks_mut(ENCODED_AT_ONCE) {
-            let pixels = some.iter_mut().map(|(_, _, pixels)| std::mem::take(pixels));
-            let pixels = pixels.map(|data| PixelValues { side, data });
-            let found = self.computed(&pixels.collect::<Vec<_>>(), encoder)?;
-            for ((codes, key, _), found) in some.iter_mut().zip(found) {
-                if let (Some(cache), Some(key)) = (&self.prepare.cache, key) {
-                    cache.put(key, &found)?;
-                }
-                **codes = Codes::Known(found);
-            }
-        }
-        let example = |prepared: Prepared| {
-            let known = |codes| match codes {
-                Codes::Known(codes) => codes,
-                Codes::Wanted { .. } => Vec::new(),
-            };
-            let codes = prepared.codes.into_iter().map(known).collect();
-            Example { document: prepared.document, pixels: prepared.pixels, codes }
-        };
-        Ok(taken.into_iter().map(example).collect())
-    }
-
-    /// Codes out of the image tokenizer, checked for their number.
-    fn computed(
-        &self,
-        pictures: &[PixelValues],
-        encoder: &mut dyn Encode,
-    ) -> Result<Vec<Vec<i32>>, DataError> {
-        let codes = encoder.encode(pictures).map_err(|problem| DataError::Encode { problem })?;
-        let each = self.prepare.tokens.codes;
-        if codes.len() != pictures.len() || codes.iter().any(|codes| codes.len() != each) {
-            let lengths: Vec<usize> = codes.iter().map(Vec::len).collect();
-            let problem = format!("{lengths:?} codes for {} pictures of {each}", pictures.len());
-            return Err(DataError::Encode { problem });
-        }
-        Ok(codes)
     }
 
     fn batches(&self, examples: &[Example]) -> Vec<Batch> {
