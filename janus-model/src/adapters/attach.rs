@@ -16,6 +16,7 @@ use crate::checkpoint::keys::{self, Dropped, Import};
 use crate::checkpoint::{CheckpointError, LazyTensor, Limits, Naming, cast, lazy};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
+use crate::linear::Linear;
 
 /// What was put into a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,44 +99,69 @@ impl Janus {
     /// The layer of each pair, and whether it fits there.
     fn locate<'a>(&self, files: &'a AdapterFiles) -> Result<Located<'a>, AdapterError> {
         let mut whole = self.config().init(Parts::All, self.precision(), &self.device());
-        let shape = |linear: &crate::linear::Linear| {
+        let sides = |(name, linear): (String, &mut Linear)| {
             let shape = linear.weight.lazy_shape();
-            (shape[0], shape[1])
+            (name, [shape[0], shape[1]])
         };
-        let known: HashMap<String, (usize, usize)> =
-            whole.linears_mut().into_iter().map(|(name, linear)| (name, shape(linear))).collect();
+        let known = whole.linears_mut().into_iter().map(sides).collect();
         let mut located = Located::default();
-        let mut problems = Vec::new();
-        for pair in &files.pairs {
-            match place(&pair.module, &known) {
-                Place::Layer { layer, third } => {
-                    let (output, input) = known[&layer];
-                    let output = if third.is_some() { output / 3 } else { output };
-                    problems.extend(misfit(pair, output, input));
-                    located.layers.entry(layer).or_default().push((third, pair));
-                }
-                Place::Dropped(reason) => {
-                    let elements = pair.a.shape.num_elements() + pair.b.shape.num_elements();
-                    located.dropped.push(Dropped { name: pair.module.clone(), reason, elements });
-                }
-                Place::Nowhere => problems.push(Misfit::NoLayer { module: pair.module.clone() }),
-            }
-        }
-        match problems.is_empty() {
+        files.pairs.iter().for_each(|pair| located.pair(pair, &known));
+        files.copies.iter().for_each(|(module, tensor)| located.copy(module, tensor, &known));
+        match located.problems.is_empty() {
             true => Ok(located),
-            false => Err(AdapterError::Misfit { path: files.dir.clone(), problems }),
+            false => {
+                let (path, problems) = (files.dir.clone(), located.problems);
+                Err(AdapterError::Misfit { path, problems })
+            }
         }
     }
 }
 
 const ABSENT: &str = "of the half of the model that is not loaded";
+const COPY: &str = "the model's own weight, which an adapter leaves as it is";
 
 /// Pairs by canonical layer, with the third that each is of.
 #[derive(Default)]
 struct Located<'a> {
     layers: BTreeMap<String, Vec<(Option<usize>, &'a Pair)>>,
     dropped: Vec<Dropped>,
+    problems: Vec<Misfit>,
 }
+
+impl<'a> Located<'a> {
+    fn pair(&mut self, pair: &'a Pair, known: &Sides) {
+        match place(&pair.module, known) {
+            Place::Layer { layer, third } => {
+                let [output, input] = known[&layer];
+                let output = if third.is_some() { output / 3 } else { output };
+                self.problems.extend(misfit(pair, output, input));
+                self.layers.entry(layer).or_default().push((third, pair));
+            }
+            Place::Dropped(reason) => {
+                let elements = pair.a.shape.num_elements() + pair.b.shape.num_elements();
+                self.dropped.push(Dropped { name: pair.module.clone(), reason, elements });
+            }
+            Place::Nowhere => self.problems.push(Misfit::NoLayer { module: pair.module.clone() }),
+        }
+    }
+
+    fn copy(&mut self, module: &str, tensor: &LazyTensor, known: &Sides) {
+        let Place::Layer { layer, third: None } = place(module, known) else {
+            return self.problems.push(Misfit::NoLayer { module: module.to_owned() });
+        };
+        let [output, input] = known[&layer];
+        let (name, found) = (tensor.name.clone(), tensor.shape.to_vec());
+        if found == [output, input] {
+            self.dropped.push(Dropped { name, reason: COPY, elements: output * input });
+        } else {
+            let expected = [Some(output), Some(input)];
+            self.problems.push(Misfit::Shape { tensor: name, expected, found });
+        }
+    }
+}
+
+/// Height and width of every linear layer.
+type Sides = HashMap<String, [usize; 2]>;
 
 enum Place {
     Layer { layer: String, third: Option<usize> },
@@ -144,7 +170,7 @@ enum Place {
 }
 
 /// Where a module of the file is in the model.
-fn place<V>(module: &str, known: &HashMap<String, V>) -> Place {
+fn place(module: &str, known: &Sides) -> Place {
     for outer in ["", "language_model.", "language_model.model."] {
         // Original names are none of Hugging Face's, and pass through.
         let name = format!("{outer}{module}.weight");
@@ -165,24 +191,20 @@ fn place<V>(module: &str, known: &HashMap<String, V>) -> Place {
 /// What is wrong with a pair for a layer `[out, in]`.
 fn misfit(pair: &Pair, output: usize, input: usize) -> Option<Misfit> {
     let rank = pair.rank();
-    // No change of a matrix needs more than its shorter side; twice the longer one is a mistake.
-    let expected = if rank <= 2 * output.max(input) { Some(rank) } else { None };
-    let wrong = |tensor: &LazyTensor, [rows, columns]: [usize; 2]| {
+    // No change needs more than the shorter side; more than both together is a mistake.
+    if rank > output + input {
+        let module = pair.module.clone();
+        return Some(Misfit::Rank { module, rank, sides: [output, input] });
+    }
+    let halves = [(&pair.a, [rank, input]), (&pair.b, [output, rank])];
+    halves.into_iter().find_map(|(tensor, expected)| {
         let found = tensor.shape.to_vec();
-        let right = expected.is_some() && found == [rows, columns];
-        (!right).then(|| (tensor.name.clone(), found))
-    };
-    let a = wrong(&pair.a, [rank, input]).map(|(tensor, found)| Misfit::Shape {
-        tensor,
-        expected: [expected, Some(input)],
-        found,
-    });
-    a.or_else(|| {
-        wrong(&pair.b, [output, rank]).map(|(tensor, found)| Misfit::Shape {
-            tensor,
-            expected: [Some(output), expected],
+        let misfit = |found| Misfit::Shape {
+            tensor: tensor.name.clone(),
+            expected: expected.map(Some),
             found,
-        })
+        };
+        (found != expected).then(|| misfit(found))
     })
 }
 

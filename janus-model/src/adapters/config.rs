@@ -187,9 +187,10 @@ impl Raw {
         if let Some(start) = self.init_lora_weights.as_ref().filter(splits) {
             return found("init_lora_weights", start.clone());
         }
-        let rest = self.rest.iter().find(|(name, value)| {
-            !PASSED_OVER.contains(&name.as_str()) && !is_off(value)
-        });
+        let rest = self
+            .rest
+            .iter()
+            .find(|(name, value)| !PASSED_OVER.contains(&name.as_str()) && !is_off(value));
         rest.map(|(name, value)| (name.clone(), value.clone()))
     }
 }

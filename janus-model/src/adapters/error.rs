@@ -92,10 +92,19 @@ pub enum Misfit {
     Shape {
         /// The tensor.
         tensor: String,
-        /// What it should be; `None` stands for a rank within reason.
+        /// What it should be; `None` stands for any size.
         expected: [Option<usize>; 2],
         /// What it is.
         found: Vec<usize>,
+    },
+    /// A rank beyond reason.
+    Rank {
+        /// The layer, as the file names it.
+        module: String,
+        /// Its rank.
+        rank: usize,
+        /// Height and width of its weight.
+        sides: [usize; 2],
     },
     /// No tensors at all.
     Empty,
@@ -111,10 +120,13 @@ impl fmt::Display for Misfit {
             Self::Half { tensor } => write!(f, "{} is missing", shown(tensor)),
             Self::NoLayer { module } => write!(f, "the model has no layer {}", shown(module)),
             Self::Shape { tensor, expected, found } => {
-                let side = |side: &Option<usize>| side.map_or("r".into(), |n| n.to_string());
+                let side = |side: &Option<usize>| side.map_or("any".into(), |n| n.to_string());
                 let [rows, columns] = expected;
                 let expected = format!("[{}, {}]", side(rows), side(columns));
                 write!(f, "{}: expected {expected}, found {found:?}", shown(tensor))
+            }
+            Self::Rank { module, rank, sides: [output, input] } => {
+                write!(f, "{}: rank {rank} for a weight of {output} x {input}", shown(module))
             }
             Self::Empty => f.write_str("it holds no tensors"),
         }
@@ -180,7 +192,7 @@ fn unsupported_hint(setting: &str) -> &'static str {
 
 fn misfit_hint(problems: &[Misfit]) -> Option<&'static str> {
     match problems.first()? {
-        Misfit::Shape { .. } | Misfit::NoLayer { .. } => {
+        Misfit::Shape { .. } | Misfit::Rank { .. } | Misfit::NoLayer { .. } => {
             Some("was the adapter trained on another model? Its base is in adapter_config.json")
         }
         _ => Some("the file is damaged or incomplete; copy or export the adapter again"),

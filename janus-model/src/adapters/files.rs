@@ -50,6 +50,9 @@ pub struct AdapterFiles {
     pub config: AdapterConfig,
     /// Factors, by the names of their layers.
     pub pairs: Vec<Pair>,
+    /// Weights of the model itself, by the names of their layers: PEFT copies a text head that has
+    /// an adapter.
+    pub copies: Vec<(String, LazyTensor)>,
 }
 
 impl AdapterFiles {
@@ -71,14 +74,18 @@ impl AdapterFiles {
             return Err(absent(WEIGHTS).into());
         };
         let checkpoint = Checkpoint::open(&weights, limits)?;
-        let pairs = pairs(checkpoint.raw(), &config)
+        let (copies, tensors): (Vec<_>, Vec<_>) =
+            checkpoint.raw().iter().cloned().partition(|tensor| copied(&tensor.name).is_some());
+        let pairs = pairs(&tensors, &config)
             .map_err(|problems| AdapterError::Misfit { path: dir.to_owned(), problems })?;
-        for tensor in checkpoint.raw().iter().filter(|tensor| !lazy::is_float(tensor.dtype)) {
+        if let Some(tensor) = tensors.iter().find(|tensor| !lazy::is_float(tensor.dtype)) {
             let (tensor, dtype) = (tensor.name.clone(), format!("{:?}", tensor.dtype));
             return Err(CheckpointError::UnsupportedDtype { path: weights, tensor, dtype }.into());
         }
-        check_tensors(checkpoint.raw())?;
-        Ok(Self { dir: dir.to_owned(), config, pairs })
+        check_tensors(&tensors)?;
+        let named = |tensor: LazyTensor| Some((copied(&tensor.name)?.to_owned(), tensor));
+        let copies = copies.into_iter().filter_map(named).collect();
+        Ok(Self { dir: dir.to_owned(), config, pairs, copies })
     }
 
     /// How many values it holds.
@@ -135,6 +142,11 @@ fn half_of(name: &str) -> Option<(&str, usize)> {
     a.or_else(|| name.strip_suffix(".lora_B").map(|module| (module, 1)))
 }
 
+/// The layer whose own weight this is.
+fn copied(name: &str) -> Option<&str> {
+    name.strip_prefix(WRAPPED)?.strip_suffix(".base_layer.weight")
+}
+
 /// What is wrong with the shapes of a pair, as far as the rank tells.
 fn misshapen(a: &LazyTensor, b: &LazyTensor, rank: usize) -> Option<Misfit> {
     let shape = |tensor: &LazyTensor, expected, right: fn(&[usize], usize) -> bool| {
@@ -142,6 +154,7 @@ fn misshapen(a: &LazyTensor, b: &LazyTensor, rank: usize) -> Option<Misfit> {
         let tensor = tensor.name.clone();
         (!right(&found, rank)).then_some(Misfit::Shape { tensor, expected, found })
     };
-    shape(a, [Some(rank), None], |s, rank| s.len() == 2 && s[0] == rank && s[1] > 0)
-        .or_else(|| shape(b, [None, Some(rank)], |s, rank| s.len() == 2 && s[1] == rank && s[0] > 0))
+    shape(a, [Some(rank), None], |s, rank| s.len() == 2 && s[0] == rank && s[1] > 0).or_else(|| {
+        shape(b, [None, Some(rank)], |s, rank| s.len() == 2 && s[1] == rank && s[0] > 0)
+    })
 }
