@@ -28,6 +28,9 @@ pub enum Error {
     /// Weights cannot be read or do not fit the configuration.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// An adapter cannot be used.
+    #[error(transparent)]
+    Adapter(#[from] crate::adapters::AdapterError),
     /// Tokenizer, prompt or picture cannot be used.
     #[error(transparent)]
     Processor(#[from] crate::processor::ProcessorError),
@@ -79,6 +82,7 @@ impl Error {
         match self {
             Self::Config(e) => e.hint(),
             Self::Checkpoint(e) => e.hint(),
+            Self::Adapter(e) => e.hint(),
             Self::Processor(e) => e.hint(),
             Self::PartNotLoaded { .. } => Some("load the model with both halves".into()),
             Self::SlotCount { .. } => None,
@@ -97,6 +101,7 @@ impl Error {
         match self {
             Self::Config(e) => e.kind(),
             Self::Checkpoint(e) => e.kind(),
+            Self::Adapter(e) => e.kind(),
             Self::Processor(e) => e.kind(),
             Self::PartNotLoaded { .. }
             | Self::SlotCount { .. }

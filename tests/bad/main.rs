@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
+mod adapters;
 mod config;
 mod config_words;
 mod images;

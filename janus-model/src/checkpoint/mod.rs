@@ -30,7 +30,7 @@ pub mod safetensors;
 pub mod save;
 pub mod shards;
 
-mod json;
+pub(crate) mod json;
 mod mapped;
 #[cfg(test)]
 mod shapes;

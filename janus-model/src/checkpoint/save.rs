@@ -77,7 +77,7 @@ pub fn save(
 ) -> Result<Vec<WeightFile>, CheckpointError> {
     let dir = dir.as_ref();
     let shards = cut(plan(tensors, options)?, options.max_shard_bytes);
-    let names: Vec<String> = match shards.len() {
+    let mut names: Vec<String> = match shards.len() {
         1 => vec![SINGLE.to_owned()],
         count => (1..=count).map(|i| format!("model-{i:05}-of-{count:05}.safetensors")).collect(),
     };
@@ -89,17 +89,43 @@ pub fn save(
         let bytes = write_file(&path, &dir.join(name), items, &options.metadata)?;
         files.push(WeightFile { name: name.clone(), bytes, format: Format::Safetensors });
     }
-    if shards.len() > 1 {
-        let json = index(&names, &shards);
-        let put = || -> io::Result<()> {
-            let mut file = File::create(temporary.path.join(INDEX))?;
-            file.write_all(json.as_bytes())?;
-            file.sync_all()
-        };
-        put().map_err(|error| CheckpointError::io(&dir.join(INDEX), "write", error))?;
+    let sharded = shards.len() > 1;
+    if sharded {
+        temporary.write(dir, INDEX, index(&names, &shards).as_bytes())?;
+        names.push(INDEX.to_owned());
     }
-    temporary.publish(dir, fresh, &names, shards.len() > 1)?;
+    temporary.publish(dir, fresh, &names)?;
+    if !fresh {
+        remove_stale(dir, &names, sharded)
+            .and_then(|()| sync_folder(dir))
+            .map_err(|error| CheckpointError::io(dir, "write into", error))?;
+    }
     Ok(files)
+}
+
+/// Writes tensors, as they are named and typed, into one file beside other `files`, all of which
+/// appear under their names when they are complete.
+pub(crate) fn save_beside(
+    dir: &Path,
+    tensors: (&str, Vec<LazyTensor>),
+    files: &[(&str, &[u8])],
+) -> Result<(), CheckpointError> {
+    let item = |tensor: LazyTensor| {
+        let (dtype, bytes) = (tensor.dtype, tensor.byte_len() as u64);
+        Item { tensor, dtype, bytes }
+    };
+    let (name, tensors) = tensors;
+    let items: Vec<Item> = tensors.into_iter().map(item).collect();
+    let fresh = !dir.exists();
+    let temporary = TemporaryFolder::create(dir, fresh)?;
+    let metadata = SaveOptions::default().metadata;
+    write_file(&temporary.path.join(name), &dir.join(name), &items, &metadata)?;
+    let mut names = vec![name.to_owned()];
+    for (name, bytes) in files {
+        temporary.write(dir, name, bytes)?;
+        names.push((*name).to_owned());
+    }
+    temporary.publish(dir, fresh, &names)
 }
 
 /// Names, types and order of what will be written.
@@ -249,24 +275,27 @@ impl TemporaryFolder {
         Ok(Self { path })
     }
 
+    /// Writes and flushes a small file. Errors name the final path.
+    fn write(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let put = || -> io::Result<()> {
+            let mut file = File::create(self.path.join(name))?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        put().map_err(|error| CheckpointError::io(&dir.join(name), "write", error))
+    }
+
     /// Moves the finished files to where readers look for them.
-    fn publish(
-        self,
-        dir: &Path,
-        fresh: bool,
-        names: &[String],
-        sharded: bool,
-    ) -> Result<(), CheckpointError> {
+    fn publish(self, dir: &Path, fresh: bool, names: &[String]) -> Result<(), CheckpointError> {
         let move_all = || -> io::Result<()> {
             sync_folder(&self.path)?;
             if fresh {
                 fs::rename(&self.path, dir)?;
                 return sync_folder(dir.parent().unwrap_or(Path::new(".")));
             }
-            for name in names.iter().map(String::as_str).chain(sharded.then_some(INDEX)) {
+            for name in names {
                 fs::rename(self.path.join(name), dir.join(name))?;
             }
-            remove_stale(dir, names, sharded)?;
             sync_folder(dir)
         };
         move_all().map_err(|error| CheckpointError::io(dir, "write into", error))

@@ -3,6 +3,28 @@
 //! An adapter is part of its layer, [`Linear::lora`], so forward passes and training need not know
 //! of it. Its factors are parameters named `<layer>.lora.a` and `<layer>.lora.b`; a checkpoint
 //! never holds them.
+//!
+//! On disk an adapter is a folder as Hugging Face's PEFT has it, read and written by PEFT as well:
+//!
+//! ```text
+//! adapter_config.json        ─ config ─┐
+//! adapter_model.safetensors  ─ files ──┴─► AdapterFiles ─ attach ─► Linear.lora ─ save ─► folder
+//! ```
+//! [`AdapterFiles::open`] looks at the folder alone; [`Janus::load_adapter`] and
+//! [`Janus::add_adapter`] put it into a model; [`Janus::save_adapter`] writes what is there.
+
+mod attach;
+mod config;
+mod error;
+mod factors;
+mod files;
+mod save;
+
+pub use attach::{AdapterReport, AttachedLayer};
+pub use config::AdapterConfig;
+pub use error::{AdapterError, Misfit};
+pub use files::{AdapterFiles, Pair, is_adapter_folder};
+pub use save::AdapterSave;
 
 use burn::tensor::Tensor;
 
