@@ -323,9 +323,11 @@ impl From<WishError> for Failure {
             WishError::Data(error) => JobError::from(error).into(),
             WishError::Recipe(error) => JobError::from(error).into(),
             WishError::Rule(error) => JobError::from(error).into(),
-            error @ (WishError::Nothing { .. } | WishError::Zero { .. }) => {
-                Self::new(Exit::Usage, error.to_string())
+            error @ WishError::Nothing { .. } => {
+                let failure = Self::new(Exit::Usage, error.to_string());
+                failure.hint("choose another --task, or data for this one: docs/training-data.md")
             }
+            error @ WishError::Zero { .. } => Self::new(Exit::Usage, error.to_string()),
         }
     }
 }

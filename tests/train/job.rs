@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::data_common::{save, write};
 
 /// Burn asks for its default device when it reads a record, whatever is done with it.
-fn burn_has_a_default_device() {
+pub fn burn_has_a_default_device() {
     static DEFAULT: Once = Once::new();
     // SAFETY: nothing in this process reads the variable but Burn, through the same lock.
     DEFAULT.call_once(|| unsafe { std::env::set_var("BURN_DEVICE", "flex") });
@@ -105,7 +105,7 @@ fn go(
 }
 
 /// Hashes of all files of the last checkpoint.
-fn last(output: &Path) -> BTreeMap<String, String> {
+pub fn last(output: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![output.join("ckpt/latest")];
     while let Some(folder) = folders.pop() {

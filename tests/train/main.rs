@@ -11,6 +11,7 @@ mod data_layout;
 mod data_loader;
 mod data_speed;
 mod evaluate;
+mod finetune;
 mod gradients;
 mod job;
 mod lora;

@@ -130,6 +130,11 @@ impl Loader {
         Ok(Self { streams, mixture, options, prepare: Arc::new(prepare), pool, cursor })
     }
 
+    /// How samples are made ready.
+    pub fn prepare(&self) -> &Prepare {
+        &self.prepare
+    }
+
     /// Keeps codes of target pictures, and looks there first. To be called before the first step.
     pub fn set_cache(&mut self, cache: Arc<Cache>) {
         Arc::make_mut(&mut self.prepare).cache = Some(cache);

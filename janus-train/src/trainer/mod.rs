@@ -33,6 +33,7 @@ pub use training::Look;
 use crate::config::{Dtype, Source as SourceConfig, TrainConfig};
 use crate::data::loader::Options as LoaderOptions;
 use crate::data::{Loader, Objective, Packing, Prepare, Shuffle, Source, Tokens};
+use crate::evaluate::Evaluation;
 use crate::optim::AdamW;
 use crate::run::model::Companions;
 use crate::run::{Allow, Identity, Keep, Run, hex, start_of};
@@ -87,6 +88,7 @@ pub struct Job {
     precision: Precision,
     parts: Vec<Part>,
     loader: Loader,
+    valid: Option<Evaluation>,
     identity: Identity,
 }
 
@@ -110,7 +112,24 @@ impl Job {
         let rules = Processor::for_model(&checkpoint.dir, &model)?;
         let (loader, content) = loader(&config, &model, rules, options.images.clone())?;
         let identity = Identity::new(&model, &config, &content);
-        Ok(Self { config, options, start, companions, model, precision, parts, loader, identity })
+        let valid = match config.valid.data.is_empty() {
+            true => None,
+            false => {
+                Some(Evaluation::open(&config.valid.data, config.valid.samples, config.on_bad)?)
+            }
+        };
+        Ok(Self {
+            valid,
+            config,
+            options,
+            start,
+            companions,
+            model,
+            precision,
+            parts,
+            loader,
+            identity,
+        })
     }
 
     /// What trains, and what it will take.
@@ -170,7 +189,7 @@ impl Job {
     }
 
     fn terms(self, output: &Path) -> (Terms, Loader) {
-        let Self { config, options, start, companions, model, precision, loader, .. } = self;
+        let Self { config, options, start, companions, model, precision, loader, valid, .. } = self;
         let codes = config.codes.clone().unwrap_or_else(|| output.join("codes"));
         let optimizer = config.optimizer;
         let activations = match config.compute.recompute {
@@ -196,6 +215,9 @@ impl Job {
             codes,
             device: options.device,
             data_change: options.data_change,
+            valid,
+            rows: config.batch.rows,
+            limits: options.limits,
             memory: options.memory,
             stopping: options.stopping,
             look_every: config.samples.every as u64,

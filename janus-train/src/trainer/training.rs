@@ -1,6 +1,7 @@
 //! A Janus that learns: what [`crate::strategy`] asks of it, answered by Burn's learner, the data
 //! and a checkpoint.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +11,15 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use burn::train::Learner;
+use janus_model::adapters::AdapterSave;
+use janus_model::checkpoint::{Limits, Naming};
 use janus_model::{Janus, JanusConfig, LoadOptions, Parts, Precision};
 use serde_json::{Value, json};
 
 use crate::accumulate::Report;
 use crate::clip::{clip_known, norms};
 use crate::data::{Cache, Cursor, Encode, Loader};
+use crate::evaluate::{self, Evaluation};
 use crate::frozen::FrozenTokenizer;
 use crate::learner::Micro;
 use crate::lora::LoraConfig;
@@ -25,6 +29,9 @@ use crate::run::{Found, Role, Run, RunError, Staging, moments};
 use crate::stage::Rules;
 use crate::step::{Activations, Trainee};
 use crate::strategy::{Measured, StepError, Training};
+
+/// Folder of a checkpoint that holds adapters.
+const ADAPTER: &str = "adapter";
 
 /// Shows a model during training, after so many steps.
 pub type Look = Box<dyn FnMut(u64, &Janus)>;
@@ -46,12 +53,50 @@ pub(super) struct Terms {
     pub codes: PathBuf,
     pub device: Device,
     pub data_change: bool,
+    /// What the run is judged by.
+    pub valid: Option<Evaluation>,
+    /// Samples that are judged at once.
+    pub rows: usize,
+    pub limits: Limits,
     /// Bytes of memory in use.
     pub memory: fn() -> Option<u64>,
     /// Whether somebody wants to stop, asked between micro-batches.
     pub stopping: fn() -> bool,
     /// Steps between two looks; 0 for none.
     pub look_every: u64,
+}
+
+impl Terms {
+    /// Weights of a model folder, with fresh adapters if those are to train.
+    fn weights(&self, path: &Path) -> Result<Janus, StepError> {
+        let (precision, limits) = (Some(self.precision), self.limits.clone());
+        let options = LoadOptions { precision, limits, ..LoadOptions::default() };
+        let device = self.device.clone().autodiff();
+        let (mut janus, _) = Janus::load(path, &device, &options)?;
+        if let Some(lora) = &self.lora {
+            lora.attach(&mut janus, self.seed)?;
+        }
+        Ok(janus)
+    }
+
+    /// Writes the model, or where only adapters learn, those.
+    fn save(&self, mut janus: Janus, run: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
+        let naming = self.companions.naming();
+        if self.lora.is_none() {
+            let frozen = |name: &str| !self.rules.trains(name);
+            return staging.model(run, &self.companions, janus.tensors(), frozen);
+        }
+        // Hugging Face splits a matrix of the vision tower in three, and its adapter with it; what
+        // is read back must have the shape that it had.
+        let mut adapted =
+            janus.linears_mut().into_iter().filter(|(_, linear)| linear.lora.is_some());
+        let split = adapted.any(|(name, _)| name.starts_with("vision_model."));
+        let naming = if split { Naming::Original } else { naming };
+        // From wherever the adapter is used later.
+        let base = std::fs::canonicalize(&self.start).unwrap_or_else(|_| self.start.clone());
+        let options = AdapterSave { base: Some(base.display().to_string()), naming };
+        staging.folder(Role::Model, ADAPTER, |path| Ok(janus.save_adapter(path, &options)?))
+    }
 }
 
 /// See the [module documentation](self).
@@ -104,7 +149,7 @@ impl JanusTraining {
     /// The model, loaded from the start of the run if nothing was loaded yet.
     fn model(&mut self) -> Result<&mut Loaded, StepError> {
         if self.model.is_none() {
-            let janus = self.weights(&self.terms.start)?;
+            let janus = self.terms.weights(&self.terms.start)?;
             self.set(janus)?;
         }
         self.model.as_mut().ok_or_else(|| "no model".into())
@@ -130,18 +175,6 @@ impl JanusTraining {
             Trainee::new(janus, terms.activations)
         };
         self.model.as_ref().map_or_else(empty, |model| model.learner.model())
-    }
-
-    /// Weights of a model folder, with fresh adapters if those are to train.
-    fn weights(&self, path: &Path) -> Result<Janus, StepError> {
-        let precision = Some(self.terms.precision);
-        let options = LoadOptions { precision, ..LoadOptions::default() };
-        let device = self.terms.device.clone().autodiff();
-        let (mut janus, _) = Janus::load(path, &device, &options)?;
-        if let Some(lora) = &self.terms.lora {
-            lora.attach(&mut janus, self.terms.seed)?;
-        }
-        Ok(janus)
     }
 
     /// Puts a model to work, with an optimizer that remembers nothing.
@@ -241,7 +274,26 @@ impl Training for JanusTraining {
     }
 
     fn validate(&mut self) -> Result<Option<Measured>, StepError> {
-        Ok(None)
+        let (Some(valid), Some(model)) = (&self.terms.valid, &self.model) else { return Ok(None) };
+        let (trainee, stopping) = (model.learner.model(), self.terms.stopping);
+        let watch = |_: evaluate::Event<'_>| match stopping() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let found = valid.run(&trainee, self.loader.prepare(), self.terms.rows, watch)?;
+        // Half of the samples would be another measure.
+        let Some(loss) = found.report.joined().mean().filter(|_| !found.stopped) else {
+            return Ok(None);
+        };
+        let Report { text, codes } = found.report;
+        Ok(Some(Measured {
+            loss,
+            loss_text: text.mean(),
+            loss_image: codes.mean(),
+            supervised: found.report.joined().tokens as u64,
+            supervised_text: text.tokens as u64,
+            ..Measured::default()
+        }))
     }
 
     fn cursors(&self) -> Value {
@@ -252,9 +304,7 @@ impl Training for JanusTraining {
     fn save(&mut self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
         let Some(Loaded { learner, .. }) = &mut self.model else { return Ok(()) };
         let trainee = learner.model();
-        let tensors = trainee.janus.valid().tensors();
-        let rules = &self.terms.rules;
-        staging.model(run, &self.terms.companions, tensors, |name| !rules.trains(name))?;
+        self.terms.save(trainee.janus.valid(), run, staging)?;
         let shown = trainee.window().look(|| learner.optimizer_step(GradientsParams::new()));
         let learners = moments::learners(&trainee);
         staging.file(Role::Moments, "moments.bpk", |path| match shown {
@@ -266,7 +316,14 @@ impl Training for JanusTraining {
     fn load(&mut self, found: &Found) -> Result<(), StepError> {
         // The old one goes first: two may not fit.
         self.model = None;
-        let janus = self.weights(&found.model())?;
+        let janus = match &self.terms.lora {
+            None => self.terms.weights(&found.model())?,
+            Some(_) => {
+                let mut janus = self.terms.weights(&self.terms.start)?;
+                janus.load_adapter(&found.path.join(ADAPTER), &self.terms.limits)?;
+                janus
+            }
+        };
         self.set(janus)?;
         let Some(Loaded { learner, .. }) = &mut self.model else { return Err("no model".into()) };
         let learners = moments::learners(&learner.model());
