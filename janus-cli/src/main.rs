@@ -9,6 +9,7 @@
 
 mod answers;
 mod args;
+mod choice;
 mod commands;
 mod companions;
 mod device;

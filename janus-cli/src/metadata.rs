@@ -17,8 +17,9 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Encoder, EncodingError, L
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Version of the fields below; another one is not understood.
-const VERSION: u32 = 1;
+/// Version of the fields below; a newer one is not understood. Adapters came with 2, and files
+/// without them are still of version 1: older programs read those.
+const VERSION: u32 = 2;
 /// Keyword of the chunk.
 const KEYWORD: &str = "janus";
 /// Bytes of a file that are looked at: text comes before the pixels.
@@ -43,6 +44,9 @@ pub struct Record {
     pub model: String,
     /// What tells models apart.
     pub model_fingerprint: String,
+    /// What was on the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<Adapter>,
     /// As after `--device`.
     pub device: String,
     /// Number format of the weights.
@@ -51,9 +55,21 @@ pub struct Record {
     pub codes_sha256: String,
 }
 
+/// An adapter that was on the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adapter {
+    /// Name of its folder, for people.
+    pub name: String,
+    /// What tells adapters apart.
+    pub fingerprint: String,
+}
+
 impl Record {
-    /// This version of the fields.
-    pub const VERSION: u32 = VERSION;
+    /// The oldest version that has fields for all that there is to say.
+    pub fn version_with(adapters: &[Adapter]) -> u32 {
+        if adapters.is_empty() { 1 } else { VERSION }
+    }
 
     /// How codes are chosen.
     ///
@@ -151,7 +167,7 @@ fn parse(start: &[u8]) -> Result<Record, Unreadable> {
     // Before the fields: those of another version may be others.
     let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version == u64::from(VERSION) => {}
+        Some(version) if (1..=u64::from(VERSION)).contains(&version) => {}
         Some(version) => return Err(Unreadable::Version(version)),
         None => return Err(Unreadable::Damaged("it has no version".into())),
     }
@@ -184,6 +200,7 @@ mod tests {
     fn record() -> Record {
         Record {
             version: VERSION,
+            adapters: vec![Adapter { name: "tuned".into(), fingerprint: "cd".repeat(32) }],
             prompt: "ein Schiff – 船, \"quoted\"\n\u{1f6a2}".into(),
             seed: u64::MAX,
             index: 3,
@@ -238,9 +255,10 @@ mod tests {
             parse(&saying(&json.replace(change, to)))
         };
         assert!(with("\"seed\"", "\"seed\"").is_ok());
-        assert!(matches!(with("\"version\":1", "\"version\":2"), Err(Unreadable::Version(2))));
+        assert!(matches!(with("\"version\":2", "\"version\":3"), Err(Unreadable::Version(3))));
         for (change, to) in [
-            ("\"version\":1,", ""),
+            ("\"version\":2,", ""),
+            ("\"name\":", "\"more\":1,\"name\":"),
             ("\"seed\":", "\"sed\":"),
             ("\"cfg\":0.1", "\"cfg\":-1"),
             ("\"cfg\":0.1", "\"cfg\":1e99"),

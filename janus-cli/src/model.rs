@@ -1,10 +1,10 @@
 //! The model a command works with, on its device.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use janus_infer::memory::{Place, Workload, forecast, pictures_at_once};
 use janus_infer::{Engine, Guidance};
+use janus_model::adapters::AdapterFiles;
 use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
 use janus_model::processor::{FileError, ProcessorError, read_file};
@@ -12,39 +12,19 @@ use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
 use sha2::{Digest, Sha256};
 
 use crate::args::ModelArgs;
+use crate::choice::{Choice, folder_name};
 use crate::device::DeviceChoice;
-use crate::hub::{Cache, Repo};
-use crate::report::{self, Exit, Failure};
+use crate::metadata::Adapter;
+use crate::report::{self, Failure};
 use crate::units::size;
-
-/// The folder that is meant by what was typed after `--model`: itself if it is there, else the
-/// model of that name in the cache. Nothing is ever downloaded here.
-///
-/// # Errors
-/// The name of a model that is not in the cache.
-pub fn resolve(typed: &Path) -> Result<PathBuf, Failure> {
-    let repo = typed.to_str().and_then(|text| text.parse::<Repo>().ok());
-    // A link that leads nowhere is a broken folder, not a name.
-    let (Some(repo), Err(_)) = (repo, std::fs::symlink_metadata(typed)) else {
-        return Ok(typed.to_owned());
-    };
-    let cache = Cache::usual();
-    if let Some(folder) = cache.as_ref().and_then(|cache| cache.find(&repo, None)) {
-        return Ok(folder);
-    }
-    let place = cache.map_or_else(String::new, |cache| format!(" {}", cache.root.display()));
-    let message = format!(
-        "{}: there is no such folder here, and no such model in the cache{place}",
-        typed.display()
-    );
-    Err(Failure::new(Exit::Missing, message).hint(repo.advice()))
-}
 
 /// A model in memory.
 pub struct Loaded {
     pub engine: Engine,
     /// What to type after `--device` to get the same one.
     pub device: String,
+    /// Adapters on the model, as they were named.
+    pub adapters: Vec<PathBuf>,
     place: Place,
     /// Bytes that could be had before anything was loaded, where that is known.
     memory: Option<u64>,
@@ -58,7 +38,7 @@ impl Loaded {
     /// # Errors
     /// A device that cannot be used; a folder that is no whole model.
     pub fn open(args: &ModelArgs, parts: Parts) -> Result<Self, Failure> {
-        let folder = resolve(&args.model)?;
+        let choice = Choice::of(args)?;
         let found = args.device.open()?;
         if args.device == DeviceChoice::Auto {
             report::note(&format!("using {} ({})", found.id(), found.name));
@@ -73,10 +53,15 @@ impl Loaded {
             parts,
             dtype: args.dtype.map(|wish| wish.dtype()),
             limits: args.limits.limits(),
+            adapters: choice.adapters,
             ..LoadOptions::default()
         };
         let memory = found.memory();
-        let (engine, loaded) = Engine::load(&folder, &found.device, &options)?;
+        let (engine, loaded) = Engine::load(&choice.base, &found.device, &options)?;
+        for adapter in loaded.adapters.iter().filter(|adapter| adapter.layers.is_empty()) {
+            let dir = adapter.dir.display();
+            report::note(&format!("{dir} changes nothing here: its layers are of the other half"));
+        }
         if loaded.tables_on_host {
             let why = "the text tables stay with the processor: this device cannot bind them";
             report::note(why);
@@ -88,7 +73,8 @@ impl Loaded {
             tables_on_host: loaded.tables_on_host,
         };
         let tensor = largest_tensor(&found.device);
-        Ok(Self { engine, device: found.id(), place, memory, tensor })
+        let adapters = options.adapters;
+        Ok(Self { engine, device: found.id(), adapters, place, memory, tensor })
     }
 
     /// How many of `wanted` pictures to draw together: as many as fit and bring something.
@@ -120,24 +106,34 @@ fn most_at_once(family: Family) -> usize {
     }
 }
 
-/// What tells this model from others: its folder's name, for people, and its fingerprint. Reads
-/// a sample of the weights.
-///
-/// # Errors
-/// A folder without a model.
-pub fn identity(args: &ModelArgs) -> Result<(String, Fingerprint), Failure> {
-    let found = resolve(&args.model)?;
-    let checkpoint = Checkpoint::open(&found, &args.limits.limits())?;
-    let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
-    let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
-    if found != args.model {
-        // In the cache it lies under a name that says nothing.
-        return Ok((args.model.to_string_lossy().into_owned(), fingerprint));
+/// What tells a model from others.
+pub struct Identity {
+    /// The name of its folder, for people.
+    pub name: String,
+    /// Of its own weights.
+    pub fingerprint: Fingerprint,
+    /// What is on it.
+    pub adapters: Vec<Adapter>,
+}
+
+impl Identity {
+    /// Reads a sample of the weights, and all of the adapters.
+    ///
+    /// # Errors
+    /// A folder without a model; no adapter.
+    pub fn of(args: &ModelArgs) -> Result<Self, Failure> {
+        let limits = args.limits.limits();
+        let choice = Choice::of(args)?;
+        let checkpoint = Checkpoint::open(&choice.base, &limits)?;
+        let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
+        let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
+        let adapter = |dir: &PathBuf| -> Result<Adapter, Failure> {
+            let files = AdapterFiles::open(dir, &limits)?;
+            Ok(Adapter { name: folder_name(dir), fingerprint: files.fingerprint()? })
+        };
+        let adapters = choice.adapters.iter().map(adapter).collect::<Result<_, _>>()?;
+        Ok(Self { name: choice.name, fingerprint, adapters })
     }
-    // `.` has no name of its own.
-    let folder = fs::canonicalize(&found).unwrap_or(found);
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok((name, fingerprint))
 }
 
 /// Above any tokenizer.
@@ -148,7 +144,7 @@ const MAX_RULES_BYTES: u64 = 64 << 20;
 /// # Errors
 /// A folder without a model, or files of it that cannot be read.
 pub fn rules(args: &ModelArgs) -> Result<String, Failure> {
-    let dir = Checkpoint::open(&resolve(&args.model)?, &args.limits.limits())?.dir;
+    let dir = Checkpoint::open(&Choice::of(args)?.base, &args.limits.limits())?.dir;
     let mut hash = Sha256::new();
     let names = ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"];
     for name in names.into_iter().chain(["processor_config.json"]) {

@@ -11,7 +11,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::{ApplyError, ModuleSnapshot};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::adapters::is_adapter;
+use crate::adapters::{AdapterReport, is_adapter};
 use crate::checkpoint::{
     Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast, main_dtype,
 };
@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub tables: TextTables,
     /// Bounds on what files may claim.
     pub limits: Limits,
+    /// Adapter folders to put on the model, one after another: see [`crate::adapters`].
+    pub adapters: Vec<PathBuf>,
 }
 
 /// What was found while loading.
@@ -51,6 +53,8 @@ pub struct LoadReport {
     pub dropped: Vec<Dropped>,
     /// Whether the text tables stay with the processor; see [`crate::tables`].
     pub tables_on_host: bool,
+    /// Adapters that were put on the model.
+    pub adapters: Vec<AdapterReport>,
 }
 
 impl Janus {
@@ -86,8 +90,10 @@ impl Janus {
             false => precision.of_parameter(path, rank),
         };
         fill(&mut model, tensors, dtype_of, &checkpoint.dir)?;
-        let dir = checkpoint.dir;
-        let report = LoadReport { dir, dialect, tensors: count, file, dropped, tables_on_host };
+        let put = |dir: &PathBuf| model.add_adapter(dir, &options.limits);
+        let adapters = options.adapters.iter().map(put).collect::<Result<_, _>>()?;
+        let (dir, tensors) = (checkpoint.dir, count);
+        let report = LoadReport { dir, dialect, tensors, file, dropped, tables_on_host, adapters };
         Ok((model, report))
     }
 

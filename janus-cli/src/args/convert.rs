@@ -14,14 +14,18 @@ Examples:
   janus convert models/Janus-Pro-1B models/1b-hf --names hf
   janus convert models/1b-hf models/1b-f16 --names original --dtype f16
   janus convert models/Janus-Pro-7B models/7b-hf --names hf --max-shard-size 2GB
+  janus convert models/Janus-Pro-1B models/1b-tuned --names original --lora adapters/tuned
 
 SRC may have either naming, safetensors or .bin, one file or many; DST always gets safetensors.
 A new DST appears when it is complete, or not at all.")]
 pub struct ConvertArgs {
-    /// Model folder to read.
+    /// Model folder to read; that of an adapter means its model with the adapter.
     pub src: PathBuf,
     /// Folder to write.
     pub dst: PathBuf,
+    /// Make an adapter part of the weights: a folder as PEFT writes it (LoRA). Several add up.
+    #[arg(long, value_name = "ADAPTER")]
+    pub lora: Vec<PathBuf>,
     /// Tensor names and configuration: DeepSeek's own, or those of Hugging Face transformers.
     #[arg(long, value_name = "NAMES")]
     pub names: Names,

@@ -14,8 +14,14 @@ use crate::units::{self, WeightType};
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// Model folder, or the name of a model in the Hugging Face cache (see `janus pull`).
+    ///
+    /// Also a folder in which `janus train` works: its newest checkpoint; or an adapter: on the
+    /// model that it was made for.
     #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true)]
     pub model: PathBuf,
+    /// Adapter to put on the model: a folder as PEFT writes it (LoRA). Several add up.
+    #[arg(long, value_name = "DIR")]
+    pub lora: Vec<PathBuf>,
     /// auto, cpu, cuda[:N], vulkan[:N], metal[:N], webgpu[:N] or ndarray.
     #[arg(
         long,

@@ -43,6 +43,7 @@ pub fn run(args: &AskArgs) -> Result<Verdict, Failure> {
         report::print_json(&json!({
             "text": reply.text, "token_ids": reply.ids, "finish": answers::finish(reply.finish),
             "prompt_tokens": reply.prompt_tokens, "seed": seed, "device": loaded.device,
+            "adapters": loaded.adapters,
         }))?;
     } else {
         end(args, &reply, seed)?;

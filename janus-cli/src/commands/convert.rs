@@ -10,24 +10,28 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use janus_model::JanusConfig;
+use janus_model::adapters::{AdapterReport, merged};
 use janus_model::checkpoint::{
     CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, main_dtype, save,
 };
 use serde_json::json;
 
 use crate::args::{ConvertArgs, Names};
+use crate::choice::Choice;
 use crate::companions::Companions;
+use crate::device;
 use crate::folder::Folder;
-use crate::model;
 use crate::progress::Progress;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::{count, plural, size, torch_name};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
-    let src = model::resolve(&args.src)?;
-    let target = Target::check(&src, &args.dst, args.force)?;
-    let folder = Folder::open(&src, &args.limits.limits())?;
+    let limits = args.limits.limits();
+    let mut src = Choice::find(&args.src, &limits)?;
+    src.adapters.extend(args.lora.iter().cloned());
+    let target = Target::check(&src.base, &args.dst, args.force)?;
+    let folder = Folder::open(&src.base, &limits)?;
     if let Some(mismatch) = folder.mismatch.clone() {
         let failure = Failure::from(CheckpointError::Mismatch(mismatch));
         return Err(folder.hint().into_iter().fold(failure, Failure::hint));
@@ -37,6 +41,9 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     let companions = Companions::read(&folder.checkpoint.dir, &folder.config)?;
     let (tensors, left_out) = tensors(&folder, args.names);
     let dtype = args.dtype.map_or_else(|| main_dtype(&tensors), |wish| wish.dtype());
+    let wish = args.dtype.map(|wish| wish.dtype());
+    let (tensors, merged) =
+        merged(tensors, &config, (&src.adapters, &limits), wish, &device::idle())?;
     let staging = Staging::create(&target)?;
     let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
     let written = tensors.len();
@@ -45,7 +52,7 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
         let tensors = tensors.into_iter().map(|tensor| progress.watch(tensor)).collect();
         let options = SaveOptions {
             naming: args.names.naming(),
-            dtype: args.dtype.map(|wish| wish.dtype()),
+            dtype: wish,
             max_shard_bytes: args.max_shard_size,
             ..SaveOptions::default()
         };
@@ -56,7 +63,7 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     write_small_files(&staging, &config, &companions, args.names, dtype)?;
     staging.publish(&target)?;
     notes(&folder, &companions, args.names);
-    let summary = Summary { files, tensors: written, left_out, dtype };
+    let summary = Summary { files, tensors: written, left_out, dtype, merged };
     summary.print(args)?;
     Ok(Verdict::Yes)
 }
@@ -106,6 +113,7 @@ struct Summary {
     tensors: usize,
     left_out: usize,
     dtype: DType,
+    merged: Vec<AdapterReport>,
 }
 
 impl Summary {
@@ -122,14 +130,17 @@ impl Summary {
                 "path": args.dst, "names": names, "dtype": torch_name(self.dtype),
                 "tensors_read": self.tensors, "tensors_left_out": self.left_out,
                 "bytes": bytes, "files": files,
+                "adapters": self.merged.iter().map(|adapter| &adapter.dir).collect::<Vec<_>>(),
             }));
         }
+        let merged: String =
+            self.merged.iter().map(|a| format!("; {} merged", a.dir.display())).collect();
         let left_out = match self.left_out {
             0 => String::new(),
             n => format!("; {} never used by Janus left out", count(n)),
         };
         report::print(&format!(
-            "{}: {}, {}, {names} names, {}, from {}{left_out}\n",
+            "{}: {}, {}, {names} names, {}, from {}{left_out}{merged}\n",
             args.dst.display(),
             plural(self.files.len(), "file"),
             size(bytes),

@@ -10,13 +10,13 @@ use janus_model::precision::{Family, Precision};
 use serde_json::{Value, json};
 
 use crate::args::{Cli, DoctorArgs};
+use crate::choice::Choice;
 use crate::commands::devices::short;
 use crate::device::{self, Backend, Found};
 use crate::folder::{Component, Folder};
 use crate::hub::address::printable;
 use crate::hub::{Cache, setting};
 use crate::machine::{self, Memory};
-use crate::model;
 use crate::report::{self, Failure, Verdict};
 use crate::units::size;
 
@@ -350,9 +350,10 @@ fn settings_text(text: &mut String, limits: &[(&str, u64)], all: &[(String, Opti
 
 /// What a model folder holds; everything that is wrong with it becomes a problem.
 fn look_at(path: &Path, args: &DoctorArgs, problems: &mut Vec<Problem>) -> Value {
-    let opened = model::resolve(path).and_then(|path| {
-        let folder = Folder::open(&path, &args.limits.limits())?;
-        Ok((path, folder))
+    let limits = args.limits.limits();
+    let opened = Choice::find(path, &limits).and_then(|choice| {
+        let folder = Folder::open(&choice.base, &limits)?;
+        Ok((choice.base, folder))
     });
     let (path, folder) = match opened {
         Ok(opened) => opened,

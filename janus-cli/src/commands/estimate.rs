@@ -9,9 +9,9 @@ use janus_model::checkpoint::{Limits, main_dtype};
 use serde_json::{Value, json};
 
 use crate::args::EstimateArgs;
+use crate::choice::Choice;
 use crate::device::{self, Backend, Found};
 use crate::folder::Folder;
-use crate::model;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::{size, torch_name};
 
@@ -49,7 +49,8 @@ fn sizes(args: &EstimateArgs) -> Result<(JanusConfig, DType), Failure> {
             return Ok((config, DType::BF16));
         }
     }
-    let folder = Folder::open(&model::resolve(&args.model)?, &Limits::default())?;
+    let limits = Limits::default();
+    let folder = Folder::open(&Choice::find(&args.model, &limits)?.base, &limits)?;
     Ok((folder.config, main_dtype(&folder.canonical.tensors)))
 }
 

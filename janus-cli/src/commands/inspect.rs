@@ -1,10 +1,13 @@
-//! `janus inspect`: what a model folder holds, and whether it is whole. Only headers are read, and a
+//! `janus inspect`: what the folder of a model or an adapter holds, and whether it is whole. Only headers are read, and a
 //! sample of each tensor for the fingerprint.
+
+mod adapter;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use janus_model::JanusConfig;
+use janus_model::adapters::is_adapter_folder;
 use janus_model::checkpoint::{
     CheckpointError, Difference, Dropped, Fingerprint, Manifest, Mismatch, Naming, check_tensors,
 };
@@ -13,9 +16,9 @@ use janus_model::processor::{ChatStyle, SpecialIds};
 use serde_json::{Value, json};
 
 use crate::args::{Against, InspectArgs};
+use crate::choice::Choice;
 use crate::device;
 use crate::folder::{Component, Folder, components, elements};
-use crate::model;
 use crate::report::{self, Failure, Verdict};
 use crate::units::{count, plural, size};
 
@@ -30,7 +33,15 @@ pub fn run(args: &InspectArgs) -> Result<Verdict, Failure> {
             return architecture(&name, &config, args.json);
         }
     }
-    let folder = Folder::open(&model::resolve(&args.model)?, &args.limits.limits())?;
+    let limits = args.limits.limits();
+    if is_adapter_folder(&args.model) && !args.model.join("config.json").exists() {
+        return adapter::run(args, &limits);
+    }
+    let choice = Choice::find(&args.model, &limits)?;
+    if !choice.adapters.is_empty() {
+        report::note("this run trains an adapter; this is the model that it is for");
+    }
+    let folder = Folder::open(&choice.base, &limits)?;
     let findings = Findings::new(&folder, args.against)?;
     if args.json {
         report::print_json(&as_json(args, &folder, &findings))?;

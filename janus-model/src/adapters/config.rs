@@ -11,8 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::AdapterError;
+use super::files::CONFIG;
 use crate::checkpoint::json::UniqueMap;
-use crate::error::printable;
+use crate::checkpoint::shards::read_capped;
+use crate::checkpoint::{CheckpointError, Limits};
+use crate::error::{Error, printable};
 
 /// Settings that say nothing about what a trained adapter computes, or that its tensors say, too.
 const PASSED_OVER: [&str; 20] = [
@@ -71,11 +74,26 @@ struct Raw {
 }
 
 impl AdapterConfig {
+    /// Reads the configuration of an adapter folder.
+    ///
+    /// # Errors
+    /// No such file, and whatever is wrong with it.
+    pub fn of(dir: &Path, limits: &Limits) -> Result<Self, Error> {
+        let path = dir.join(CONFIG);
+        match read_capped(&path, limits.json_bytes) {
+            Ok(bytes) => Ok(Self::parse(&path, &bytes)?),
+            Err(CheckpointError::NotFound { .. }) => {
+                Err(AdapterError::NotAnAdapter { path: dir.to_owned(), file: CONFIG }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads the file at `path`, whose bytes these are.
     ///
     /// # Errors
     /// Not JSON, settings of other methods, numbers that make no adapter.
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| AdapterError::Config {
             path: path.to_owned(),
             reason: printable(&error.to_string(), 300),

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::DType;
+use sha2::{Digest, Sha256};
+
 use super::config::AdapterConfig;
 use super::error::{AdapterError, Misfit};
-use crate::checkpoint::shards::read_capped;
-use crate::checkpoint::{Checkpoint, CheckpointError, LazyTensor, Limits, check_tensors, lazy};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, LazyTensor, Limits, cast, check_tensors, lazy,
+};
 use crate::error::Error;
 
 /// Settings.
@@ -62,16 +66,10 @@ impl AdapterFiles {
     /// # Errors
     /// [`AdapterError`], and [`CheckpointError`] for a damaged weight file.
     pub fn open(dir: &Path, limits: &Limits) -> Result<Self, Error> {
-        let path = dir.join(CONFIG);
-        let absent = |file| AdapterError::NotAnAdapter { path: dir.to_owned(), file };
-        let bytes = match read_capped(&path, limits.json_bytes) {
-            Err(CheckpointError::NotFound { .. }) => return Err(absent(CONFIG).into()),
-            other => other?,
-        };
-        let config = AdapterConfig::parse(&path, &bytes)?;
+        let config = AdapterConfig::of(dir, limits)?;
         let weights = [WEIGHTS, PICKLED].map(|name| dir.join(name));
         let Some(weights) = weights.into_iter().find(|path| path.exists()) else {
-            return Err(absent(WEIGHTS).into());
+            return Err(AdapterError::NotAnAdapter { path: dir.to_owned(), file: WEIGHTS }.into());
         };
         let checkpoint = Checkpoint::open(&weights, limits)?;
         let (copies, tensors): (Vec<_>, Vec<_>) =
@@ -86,6 +84,23 @@ impl AdapterFiles {
         let named = |tensor: LazyTensor| Some((copied(&tensor.name)?.to_owned(), tensor));
         let copies = copies.into_iter().filter_map(named).collect();
         Ok(Self { dir: dir.to_owned(), config, pairs, copies })
+    }
+
+    /// What tells it from other adapters: SHA-256 of all that it computes with, in hexadecimal
+    /// digits. The same layers under other names are another adapter.
+    ///
+    /// # Errors
+    /// A file that changed since it was opened.
+    pub fn fingerprint(&self) -> Result<String, CheckpointError> {
+        let mut hash = Sha256::new();
+        for pair in &self.pairs {
+            let scale = self.config.scale_of(&pair.module, pair.rank());
+            hash.update(format!("{} {} {scale}\n", pair.module, pair.rank()));
+            for half in [&pair.a, &pair.b] {
+                hash.update(&lazy::draw(&cast(half.clone(), DType::F32))?[..]);
+            }
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// How many values it holds.

@@ -11,22 +11,23 @@
 //! adapter_model.safetensors  ─ files ──┴─► AdapterFiles ─ attach ─► Linear.lora ─ save ─► folder
 //! ```
 //! [`AdapterFiles::open`] looks at the folder alone; [`Janus::load_adapter`] and
-//! [`Janus::add_adapter`] put it into a model; [`Janus::save_adapter`] writes what is there.
+//! [`Janus::add_adapter`] put it into a model; [`Janus::save_adapter`] writes what is there;
+//! [`Janus::merge_adapters`] and [`merged`] make it part of the weights.
 
 mod attach;
 mod config;
 mod error;
 mod factors;
 mod files;
+mod merge;
 mod save;
 
 pub use attach::{AdapterReport, AttachedLayer};
 pub use config::AdapterConfig;
 pub use error::{AdapterError, Misfit};
 pub use files::{AdapterFiles, Pair, is_adapter_folder};
+pub use merge::merged;
 pub use save::AdapterSave;
-
-use burn::tensor::Tensor;
 
 use crate::janus::Janus;
 use crate::linear::Linear;
@@ -85,18 +86,5 @@ impl Janus {
             found.push(("language_model.lm_head".into(), head));
         }
         found
-    }
-
-    /// Folds every adapter into its weight, in f32, rounded back to the weight's format.
-    pub fn merge_adapters(&mut self) {
-        for (_, linear) in self.linears_mut() {
-            let Some(lora) = linear.lora.take() else { continue };
-            let weight = linear.weight.clone().map(|weight: Tensor<2>| {
-                let (dtype, change) = (weight.dtype(), lora.product().inner());
-                let merged = weight.inner().cast(change.dtype()) + change;
-                merged.cast(dtype)
-            });
-            linear.weight = weight;
-        }
     }
 }

@@ -22,7 +22,8 @@ use self::output::Output;
 use self::prepare::Prepared;
 use self::rows::Input;
 use crate::args::{BatchArgs, OnError};
-use crate::model::{self, Loaded};
+use crate::choice::Choice;
+use crate::model::{self, Identity, Loaded};
 use crate::progress::Items;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::{answers, interrupt};
@@ -33,8 +34,9 @@ pub fn run(args: &BatchArgs) -> Result<Verdict, Failure> {
     let input = Input::open(args)?;
     refuse_own_output(args)?;
     let captions = Captions::new(args, &input)?;
-    let (_, weights) = model::identity(&args.model)?;
-    let model = format!("{weights} {}", model::rules(&args.model)?);
+    let Identity { fingerprint, adapters, .. } = Identity::of(&args.model)?;
+    let mut model = format!("{fingerprint} {}", model::rules(&args.model)?);
+    adapters.iter().for_each(|adapter| model += &format!(" {}", adapter.fingerprint));
     let mut output = Output::open(args)?;
     options.seed = seed(args, &mut output)?;
     let settings = settings(args, &options, &model);
@@ -151,6 +153,7 @@ fn finish(
         report::print_json(&json!({
             "output": output.path(), "inputs": total, "answers": answers, "errors": errors,
             "done_before": before.rows, "complete": complete,
+            "adapters": Choice::of(&args.model)?.adapters,
         }))?;
     } else {
         let s = |count: usize| if count == 1 { "" } else { "s" };

@@ -6,6 +6,7 @@ mod session;
 mod words;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use janus_infer::{AskOptions, FinishReason, Reply};
 use janus_model::Parts;
@@ -39,7 +40,8 @@ pub fn run(args: &ChatArgs) -> Result<Verdict, Failure> {
             report::note(&format!("seed {}", session.options.seed));
         }
     }
-    let mut talk = Talk { args, device: &loaded.device, session, failed: false };
+    let mut talk =
+        Talk { args, device: &loaded.device, adapters: &loaded.adapters, session, failed: false };
     talk.run(&mut source)
 }
 
@@ -47,6 +49,7 @@ pub fn run(args: &ChatArgs) -> Result<Verdict, Failure> {
 struct Talk<'a> {
     args: &'a ChatArgs,
     device: &'a str,
+    adapters: &'a [PathBuf],
     session: Session<'a>,
     failed: bool,
 }
@@ -100,7 +103,7 @@ impl Talk<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn add_pictures(&mut self, paths: Vec<std::path::PathBuf>) -> Result<(), Failure> {
+    fn add_pictures(&mut self, paths: Vec<PathBuf>) -> Result<(), Failure> {
         self.session.add_pictures(paths)?;
         let s = if self.session.waiting() == 1 { "" } else { "s" };
         self.note(&format!("{} picture{s} for the next question", self.session.waiting()));
@@ -116,6 +119,7 @@ impl Talk<'_> {
                 "finish": answers::finish(reply.finish), "prompt_tokens": reply.prompt_tokens,
                 "cached_tokens": reply.cached_tokens, "seed": self.session.options.seed,
                 "stream": self.session.options.first.wrapping_sub(1), "device": self.device,
+                "adapters": self.adapters,
             });
             report::print(&format!("{line}\n"))?;
         }

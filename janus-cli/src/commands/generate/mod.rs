@@ -17,9 +17,8 @@ use serde_json::json;
 
 use crate::args::GenerateArgs;
 use crate::interrupt;
-use crate::model::{self, Loaded};
+use crate::model::{Identity, Loaded};
 use crate::report::{self, Failure, Verdict};
-use crate::units::short_name;
 use plan::Plan;
 use studio::{Origin, Studio};
 
@@ -41,9 +40,9 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     }
     interrupt::listen();
     let recorded = plan.has_png() && !args.files.no_metadata;
-    let identity = recorded.then(|| model::identity(&args.model)).transpose()?;
+    let identity = recorded.then(|| Identity::of(&args.model)).transpose()?;
     let loaded = Loaded::open(&args.model, Parts::Generation)?;
-    let origin = identity.map(|(model, fingerprint)| origin(&loaded, model, fingerprint));
+    let origin = identity.map(|identity| Origin::new(&loaded, identity));
     let at_once = match args.at_once {
         Some(count) => usize::from(count),
         None => at_once(&loaded, &plan, guidance)?,
@@ -57,7 +56,7 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
             "images": studio.images, "complete": complete, "prompt": args.prompt,
             "cfg": args.cfg, "temperature": args.temperature, "top_k": sampling.top_k,
             "top_p": sampling.top_p, "repetition_penalty": sampling.repetition_penalty,
-            "seed": seed, "device": loaded.device, "grid": grid,
+            "seed": seed, "device": loaded.device, "adapters": loaded.adapters, "grid": grid,
         }))?;
     }
     if complete {
@@ -78,12 +77,6 @@ fn at_once(loaded: &Loaded, plan: &Plan, guidance: Guidance) -> Result<usize, Fa
         }
     }
     Ok(loaded.pictures_at_once(longest, guidance, plan.orders.len()))
-}
-
-/// What goes into files beside the pictures.
-fn origin(loaded: &Loaded, model: String, fingerprint: impl ToString) -> Origin {
-    let dtype = short_name(loaded.engine.janus().precision().weights).to_owned();
-    Origin { model, fingerprint: fingerprint.to_string(), device: loaded.device.clone(), dtype }
 }
 
 /// Says what is finished after an interrupt, and how to draw the rest.

@@ -6,14 +6,13 @@ use janus_infer::{Manner, Order, Sampler};
 use janus_model::Parts;
 use serde_json::json;
 
-use super::origin;
 use super::plan::Plan;
-use super::studio::Studio;
+use super::studio::{Origin, Studio};
 use crate::args::{GenerateArgs, ModelArgs};
 use crate::device::DeviceChoice;
 use crate::interrupt;
-use crate::metadata::{self, Record, Unreadable};
-use crate::model::{self, Loaded};
+use crate::metadata::{self, Adapter, Record, Unreadable};
+use crate::model::{Identity, Loaded};
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::units::short_name;
 
@@ -24,14 +23,14 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
     let plan = Plan::single(args, Order { prompt: record.prompt.clone(), sampler })?;
     let manner = Manner { guidance: record.guidance()?, sampling: record.sampling()?, at_once: 1 };
     interrupt::listen();
-    let (name, fingerprint) = model::identity(&args.model)?;
-    let fingerprint = fingerprint.to_string();
-    let other_model = fingerprint != record.model_fingerprint;
+    let identity = Identity::of(&args.model)?;
+    let other_model = identity.fingerprint.to_string() != record.model_fingerprint
+        || prints(&identity.adapters) != prints(&record.adapters);
     if other_model && !args.any_model {
-        return Err(another_model(path, &record, &name, &fingerprint));
+        return Err(another_model(path, &record, &identity));
     }
     let loaded = Loaded::open(&as_recorded(&args.model, &record), Parts::Generation)?;
-    let origin = (!args.files.no_metadata).then(|| origin(&loaded, name, fingerprint));
+    let origin = (!args.files.no_metadata).then(|| Origin::new(&loaded, identity));
     let mut studio = Studio::new(args, &plan, &manner, &loaded.engine, origin);
     if !studio.draw()? {
         report::note("stopped before the picture was finished");
@@ -44,7 +43,7 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
             "reproduced": path, "prompt": record.prompt, "cfg": record.cfg,
             "temperature": record.temperature, "top_k": record.top_k, "top_p": record.top_p,
             "repetition_penalty": record.repetition_penalty, "seed": record.seed,
-            "device": loaded.device,
+            "device": loaded.device, "adapters": loaded.adapters,
         }))?;
     } else {
         report::print(if identical { "identical\n" } else { "differs\n" })?;
@@ -90,19 +89,37 @@ fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
     args
 }
 
-fn another_model(path: &Path, record: &Record, name: &str, fingerprint: &str) -> Failure {
+/// What tells adapters apart: their names may have changed.
+fn prints(adapters: &[Adapter]) -> Vec<&str> {
+    adapters.iter().map(|adapter| adapter.fingerprint.as_str()).collect()
+}
+
+fn another_model(path: &Path, record: &Record, identity: &Identity) -> Failure {
     // Folders may have one name and hold two models.
     let short = |digits: &str| digits.chars().take(12).collect::<String>();
-    let (then, now) = (short(&record.model_fingerprint), short(fingerprint));
+    let on = |adapters: &[Adapter]| -> String {
+        let one = |a: &Adapter| format!(" with {} ({})", a.name, short(&a.fingerprint));
+        adapters.iter().map(one).collect()
+    };
+    let now = identity.fingerprint.to_string();
     let message = format!(
-        "{}: drawn with another model: {} ({then}), and {name} is {now}",
+        "{}: drawn with another model: {} ({}){}, and {} is {}{}",
         path.display(),
-        record.model
+        record.model,
+        short(&record.model_fingerprint),
+        on(&record.adapters),
+        identity.name,
+        short(&now),
+        on(&identity.adapters),
     );
-    Failure::new(Exit::BadData, message).hint(
-        "--model names the one it was drawn with (`janus inspect` shows fingerprints); \
-         --any-model draws with this one",
-    )
+    let hint = match now == record.model_fingerprint {
+        true => "--lora names its adapters; --any-model draws with what is given",
+        false => {
+            "--model names the one it was drawn with (`janus inspect` shows fingerprints); \
+             --any-model draws with this one"
+        }
+    };
+    Failure::new(Exit::BadData, message).hint(hint)
 }
 
 fn unreadable(path: &Path, error: Unreadable) -> Failure {

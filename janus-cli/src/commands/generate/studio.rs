@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use super::plan::Plan;
 use crate::args::GenerateArgs;
 use crate::interrupt;
-use crate::metadata::{Record, codes_hash};
+use crate::metadata::{Adapter, Record, codes_hash};
+use crate::model::{Identity, Loaded};
 use crate::pictures;
 use crate::progress::Steps;
 use crate::report::{self, Failure};
 use crate::sheet::sheet;
 use crate::show::Screen;
-use crate::units::plural;
+use crate::units::{plural, short_name};
 
 /// Rows of codes between two previews.
 const PREVIEW_ROWS: u16 = 6;
@@ -28,6 +29,8 @@ pub struct Origin {
     pub model: String,
     /// Its fingerprint.
     pub fingerprint: String,
+    /// What is on it.
+    pub adapters: Vec<Adapter>,
     /// As after `--device`.
     pub device: String,
     /// Number format of the weights.
@@ -35,10 +38,21 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of a model that was loaded.
+    pub fn new(loaded: &Loaded, Identity { name, fingerprint, adapters }: Identity) -> Self {
+        Self {
+            model: name,
+            fingerprint: fingerprint.to_string(),
+            adapters,
+            device: loaded.device.clone(),
+            dtype: short_name(loaded.engine.janus().precision().weights).to_owned(),
+        }
+    }
+
     fn record(&self, prompt: &str, manner: &Manner, picture: &Picture) -> Record {
         let sampling = manner.sampling;
         Record {
-            version: Record::VERSION,
+            version: Record::version_with(&self.adapters),
             prompt: prompt.to_owned(),
             seed: picture.sampler.seed,
             index: picture.sampler.stream,
@@ -49,6 +63,7 @@ impl Origin {
             repetition_penalty: sampling.repetition_penalty,
             model: self.model.clone(),
             model_fingerprint: self.fingerprint.clone(),
+            adapters: self.adapters.clone(),
             device: self.device.clone(),
             dtype: self.dtype.clone(),
             codes_sha256: codes_hash(&picture.codes),
