@@ -59,6 +59,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Bench(args) => commands::bench::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Eval(args) => commands::eval::run(args),
         Command::Completions(args) => commands::pages::completions(args),
         Command::Man(args) => commands::pages::man(args),
     }

@@ -13,6 +13,7 @@ use janus_model::checkpoint::{CheckpointError, HeaderError, IndexError};
 use janus_model::config::ConfigError;
 use janus_model::processor::{FileError, ImageError, ImageLimit, ProcessorError};
 use janus_model::{Error, ErrorKind};
+use janus_train::evaluate::EvaluateError;
 use serde_json::json;
 
 /// Exit codes, after `sysexits.h`.
@@ -296,6 +297,12 @@ impl From<ConfigError> for Failure {
 impl From<ProcessorError> for Failure {
     fn from(error: ProcessorError) -> Self {
         Error::from(error).into()
+    }
+}
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        Self::of(&error, error.kind(), error.hint())
     }
 }
 

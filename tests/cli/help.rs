@@ -22,6 +22,8 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
     assert_snapshot!("help_pull", help(&["pull", "--help"]));
     assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
+    assert_snapshot!("help_eval", help(&["eval", "--help"]));
+    assert_snapshot!("help_eval_loss", help(&["eval", "loss", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     assert_snapshot!("help_man", help(&["man", "--help"]));
 }

@@ -10,6 +10,7 @@ mod convert;
 mod devices;
 mod doctor;
 mod estimate;
+mod eval;
 mod generate;
 mod inspect;
 mod model;
@@ -30,6 +31,7 @@ pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
+pub use eval::{EvalArgs, EvalCommand, EvalLossArgs};
 pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
@@ -79,6 +81,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure how fast a model runs here, stage by stage.
     Bench(BenchArgs),
+    /// Measure how good a model is.
+    Eval(EvalArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -100,6 +104,7 @@ impl Command {
             Self::Bench(args) => args.json,
             Self::Pull(args) => args.json,
             Self::Doctor(args) => args.json,
+            Self::Eval(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
     }
