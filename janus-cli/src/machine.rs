@@ -45,6 +45,14 @@ impl Memory {
     }
 }
 
+/// Bytes of memory that this process occupies, where the system tells it in a file.
+pub fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// Threads that the processor's work is spread over.
 pub fn threads() -> usize {
     let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());

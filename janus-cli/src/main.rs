@@ -27,6 +27,7 @@ mod progress;
 mod report;
 mod sheet;
 mod show;
+mod training;
 mod units;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Bench(args) => commands::bench::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Finetune(args) => commands::finetune::run(args),
         Command::Completions(args) => commands::pages::completions(args),
         Command::Man(args) => commands::pages::man(args),
     }

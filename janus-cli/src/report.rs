@@ -13,6 +13,9 @@ use janus_model::checkpoint::{CheckpointError, HeaderError, IndexError};
 use janus_model::config::ConfigError;
 use janus_model::processor::{FileError, ImageError, ImageLimit, ProcessorError};
 use janus_model::{Error, ErrorKind};
+use janus_train::config::RecipeError;
+use janus_train::finetune::WishError;
+use janus_train::trainer::JobError;
 use serde_json::json;
 
 /// Exit codes, after `sysexits.h`.
@@ -296,6 +299,36 @@ impl From<ConfigError> for Failure {
 impl From<ProcessorError> for Failure {
     fn from(error: ProcessorError) -> Self {
         Error::from(error).into()
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Model(error) => error.into(),
+            error => Self::of(&error, error.kind(), error.hint()),
+        }
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        JobError::from(error).into()
+    }
+}
+
+impl From<WishError> for Failure {
+    fn from(error: WishError) -> Self {
+        match error {
+            WishError::Data(error) => JobError::from(error).into(),
+            WishError::Recipe(error) => JobError::from(error).into(),
+            WishError::Rule(error) => JobError::from(error).into(),
+            error @ WishError::Nothing { .. } => {
+                let failure = Self::new(Exit::Usage, error.to_string());
+                failure.hint("choose another --task, or data for this one: docs/training-data.md")
+            }
+            error @ WishError::Zero { .. } => Self::new(Exit::Usage, error.to_string()),
+        }
     }
 }
 

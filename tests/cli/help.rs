@@ -22,6 +22,8 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_convert_short", help(&["convert", "-h"]));
     assert_snapshot!("help_pull", help(&["pull", "--help"]));
     assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
+    assert_snapshot!("help_train", help(&["train", "--help"]));
+    assert_snapshot!("help_finetune", help(&["finetune", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     assert_snapshot!("help_man", help(&["man", "--help"]));
 }

@@ -31,6 +31,7 @@ mod pipe;
 mod pull;
 #[cfg(unix)]
 mod readme;
+mod train;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,6 +15,7 @@ mod inspect;
 mod model;
 mod pages;
 mod pull;
+mod train;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
 pub use pages::{CompletionsArgs, ManArgs};
 pub use pull::PullArgs;
+pub use train::{FinetuneArgs, RunArgs, TrainArgs};
 
 use crate::report;
 
@@ -79,6 +81,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure how fast a model runs here, stage by stage.
     Bench(BenchArgs),
+    /// Train a model through the stages of a recipe, or go on with a run.
+    Train(TrainArgs),
+    /// Teach a model your own pictures, answers or edits, or go on with that.
+    Finetune(FinetuneArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -100,6 +106,8 @@ impl Command {
             Self::Bench(args) => args.json,
             Self::Pull(args) => args.json,
             Self::Doctor(args) => args.json,
+            Self::Train(args) => args.run.json,
+            Self::Finetune(args) => args.run.json,
             Self::Completions(_) | Self::Man(_) => false,
         }
     }

@@ -94,6 +94,9 @@ impl RecipeError {
             Self::Override { .. } => {
                 Some("write key=value with the path of a field, such as schedule.rate=1e-4".into())
             }
+            Self::Contradiction(text) if text.starts_with("data:") => {
+                Some("name files with [[data]] in the recipe, or with --data".into())
+            }
             _ => None,
         }
     }

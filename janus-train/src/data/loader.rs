@@ -8,28 +8,28 @@
 //! Threads only make ready what will be asked for next, source by source; which sample belongs to
 //! which step is decided here, from the cursor alone. A queue holds a bounded number of samples.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use janus_model::processor::PixelValues;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::budget::{Ledger, OnBad};
-use super::codes::Encode;
+use super::codes::{Cache, Encode};
 use super::collate::{Example, collate};
 use super::cursor::{Cursor, next};
+use super::encoded::encoded;
 use super::error::{Bad, DataError, Place};
 use super::mixture::{Mixture, furthest_behind};
 use super::pack::{Packing, pack};
-use super::prepare::{Codes, Prepare, Prepared};
+use super::prepare::{Prepare, Prepared};
 use super::sample::Kind;
 use super::source::Source;
+use super::tokens::Document;
 use crate::batch::Batch;
-
-/// Pictures given to the image tokenizer at once: bounds its memory.
-const ENCODED_AT_ONCE: usize = 8;
+use crate::trainer::forecast::Tokens;
 
 /// How steps are made of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,9 +130,42 @@ impl Loader {
         Ok(Self { streams, mixture, options, prepare: Arc::new(prepare), pool, cursor })
     }
 
+    /// How samples are made ready.
+    pub fn prepare(&self) -> &Prepare {
+        &self.prepare
+    }
+
+    /// Keeps codes of target pictures, and looks there first. To be called before the first step.
+    pub fn set_cache(&mut self, cache: Arc<Cache>) {
+        Arc::make_mut(&mut self.prepare).cache = Some(cache);
+    }
+
     /// Where the run stands: behind the last step that was given.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
+    }
+
+    /// Tokens of a step, as the first `samples` of each source have them; no picture is decoded.
+    pub fn expect(&self, samples: u64) -> Tokens {
+        let options = self.options;
+        let sources: Vec<&Source> =
+            self.streams.iter().map(|stream| stream.source.as_ref()).collect();
+        let mut sum = Tokens::default();
+        for (source, share) in sources.iter().zip(shares(&sources, options.ratio)) {
+            let documents: Vec<Document> = (0..samples.min(source.len()))
+                .filter_map(|index| self.prepare.document(source, index).ok())
+                .collect();
+            let weight = share * options.batch as f64 / documents.len().max(1) as f64;
+            for document in documents {
+                let each = self.prepare.tokens.codes;
+                let learnt = document.drawn.iter().filter(|drawn| drawn.learnt).count();
+                sum.all += weight * document.ids.len() as f64;
+                sum.words += weight * document.targets.len() as f64;
+                sum.codes += weight * (learnt * each) as f64;
+                sum.pictures += weight * document.seen.len() as f64;
+            }
+        }
+        sum
     }
 
     /// Goes on where a cursor says.
@@ -189,7 +222,7 @@ impl Loader {
             }
         }
         let places = taken.iter().map(|prepared| prepared.place.clone()).collect();
-        let examples = self.encode(taken, encoder)?;
+        let examples = encoded(taken, &self.prepare, |pictures| encoder.encode(pictures))?;
         let batches = self.batches(&examples);
         let number = cursor.step;
         cursor.step += 1;
@@ -262,58 +295,6 @@ impl Loader {
         }
     }
 
-    /// Adds the codes that are not known yet, and keeps them.
-    fn encode(
-        &self,
-        mut taken: Vec<Prepared>,
-        encoder: &mut dyn Encode,
-    ) -> Result<Vec<Example>, DataError> {
-        let mut wanted = Vec::new();
-        for codes in taken.iter_mut().flat_map(|prepared| &mut prepared.codes) {
-            if let Codes::Wanted { key, pixels } = codes {
-                let (key, pixels) = (*key, std::mem::take(&mut pixels.data));
-                wanted.push((codes, key, pixels));
-            }
-        }
-        let side = self.prepare.tokens.processor.image.image_size;
-        for some in wanted.chunks_mut(ENCODED_AT_ONCE) {
-            let pixels = some.iter_mut().map(|(_, _, pixels)| std::mem::take(pixels));
-            let pixels = pixels.map(|data| PixelValues { side, data });
-            let found = self.computed(&pixels.collect::<Vec<_>>(), encoder)?;
-            for ((codes, key, _), found) in some.iter_mut().zip(found) {
-                if let (Some(cache), Some(key)) = (&self.prepare.cache, key) {
-                    cache.put(key, &found)?;
-                }
-                **codes = Codes::Known(found);
-            }
-        }
-        let example = |prepared: Prepared| {
-            let known = |codes| match codes {
-                Codes::Known(codes) => codes,
-                Codes::Wanted { .. } => Vec::new(),
-            };
-            let codes = prepared.codes.into_iter().map(known).collect();
-            Example { document: prepared.document, pixels: prepared.pixels, codes }
-        };
-        Ok(taken.into_iter().map(example).collect())
-    }
-
-    /// Codes out of the image tokenizer, checked for their number.
-    fn computed(
-        &self,
-        pictures: &[PixelValues],
-        encoder: &mut dyn Encode,
-    ) -> Result<Vec<Vec<i32>>, DataError> {
-        let codes = encoder.encode(pictures).map_err(|problem| DataError::Encode { problem })?;
-        let each = self.prepare.tokens.codes;
-        if codes.len() != pictures.len() || codes.iter().any(|codes| codes.len() != each) {
-            let lengths: Vec<usize> = codes.iter().map(Vec::len).collect();
-            let problem = format!("{lengths:?} codes for {} pictures of {each}", pictures.len());
-            return Err(DataError::Encode { problem });
-        }
-        Ok(codes)
-    }
-
     fn batches(&self, examples: &[Example]) -> Vec<Batch> {
         let (tokens, packing) = (&self.prepare.tokens, self.options.packing);
         let lengths: Vec<usize> = examples.iter().map(|e| e.document.ids.len()).collect();
@@ -366,10 +347,12 @@ fn check(sources: &[Source], mixture: &Mixture, options: Options) -> Result<(), 
 }
 
 /// Each source's share of all samples.
-fn shares(sources: &[Source], ratio: [u32; 3]) -> Vec<f64> {
+fn shares<S: Borrow<Source>>(sources: &[S], ratio: [u32; 3]) -> Vec<f64> {
     let parts: f64 = ratio.iter().map(|part| f64::from(*part)).sum();
-    let share = |source: &Source| {
-        let of_kind = sources.iter().filter(|other| other.kind() == source.kind());
+    let share = |source: &S| {
+        let source = source.borrow();
+        let others = sources.iter().map(Borrow::borrow);
+        let of_kind = others.filter(|other| other.kind() == source.kind());
         let weights: f64 = of_kind.map(Source::weight).sum();
         f64::from(ratio[source.kind() as usize]) / parts * source.weight() / weights
     };

@@ -6,7 +6,7 @@
 //! tokens    sample ─► document                 written by the code that inference uses
 //! prepare   + pictures decoded, resized        on any thread, stateless
 //! mixture   which kinds and sources in a step  the ratio inside every step
-//! codes     target pictures ─► codes           computed once, kept on disk
+//! codes     target pictures ─► codes           computed once (encoded), kept on disk
 //! pack      which documents share a row
 //! collate   rows ─► Batch
 //! loader    all of it, ahead of the model      the cursor is its whole state
@@ -27,6 +27,7 @@ pub mod caption;
 pub mod codes;
 pub mod collate;
 pub mod cursor;
+pub mod encoded;
 pub mod error;
 pub mod formats;
 pub mod loader;

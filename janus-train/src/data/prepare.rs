@@ -69,13 +69,32 @@ impl Prepare {
     /// # Errors
     /// [`Bad`]: where it stands and why it cannot be used.
     pub fn sample(&self, source: &Source, epoch: u64, index: u64) -> Result<Prepared, Bad> {
-        let place = source.place(index);
         let chance = Chance::of(&self.tokens.objective, source.seed(), epoch, index);
-        let ready = source.sample(index).and_then(|sample| self.ready(&sample, chance));
-        match ready {
+        self.of(source.place(index), source.sample(index), chance)
+    }
+
+    /// A sample that was read.
+    ///
+    /// # Errors
+    /// As [`Prepare::sample`].
+    pub fn of(
+        &self,
+        place: Place,
+        sample: Result<Sample, Why>,
+        chance: Chance,
+    ) -> Result<Prepared, Bad> {
+        match sample.and_then(|sample| self.ready(&sample, chance)) {
             Ok((document, pixels, codes)) => Ok(Prepared { place, document, pixels, codes }),
             Err(why) => Err(Bad { place, why }),
         }
+    }
+
+    /// The tokens of a sample, whatever its pictures are.
+    ///
+    /// # Errors
+    /// [`Why`] it cannot be used.
+    pub fn document(&self, source: &Source, index: u64) -> Result<Document, Why> {
+        self.tokens.document(&source.sample(index)?, Chance::default())
     }
 
     fn ready(&self, sample: &Sample, chance: Chance) -> Result<Ready, Why> {

@@ -181,6 +181,18 @@ impl Sample {
         Self { content: Content::Plain(text), pictures: Vec::new() }
     }
 
+    /// Itself, if it is of the kind that was promised.
+    ///
+    /// # Errors
+    /// [`Why::Kind`].
+    pub fn of(self, promised: Option<Kind>) -> Result<Self, Why> {
+        let found = self.kind();
+        match promised.filter(|expected| *expected != found) {
+            Some(expected) => Err(Why::Kind { found, expected }),
+            None => Ok(self),
+        }
+    }
+
     /// What is learnt from it.
     pub fn kind(&self) -> Kind {
         let Content::Turns { turns, .. } = &self.content else { return Kind::Text };

@@ -48,7 +48,7 @@ impl Source {
             let problem = format!("{path}: the weight {weight} is not above 0");
             return Err(DataError::Mixture { problem });
         }
-        let reader: Arc<dyn Reader> = Arc::from(open(spec)?);
+        let reader: Arc<dyn Reader> = Arc::from(reader(spec)?);
         let new = |kind: Kind, picks: Option<Vec<u32>>| {
             let reader = Arc::clone(&reader);
             Self { picks, ..Self::of(reader, path.to_string(), kind, (number, weight), shuffle) }
@@ -59,13 +59,7 @@ impl Source {
             let found = Kind::ALL.into_iter().zip(sorted).filter(|(_, picks)| !picks.is_empty());
             return Ok(found.map(|(kind, picks)| new(kind, Some(picks))).collect());
         };
-        match spec.kind {
-            Some(wanted) if wanted != kind => {
-                let problem = format!("{path}: holds samples for {kind}, not for {wanted}");
-                Err(DataError::Mixture { problem })
-            }
-            _ => Ok(vec![new(kind, None)]),
-        }
+        Ok(vec![new(kind, None)])
     }
 
     /// A source that reads what it is given: for formats of your own. All samples must be of one
@@ -133,12 +127,7 @@ impl Source {
     /// # Errors
     /// [`Why`] it cannot be used.
     pub fn sample(&self, index: u64) -> Result<Sample, Why> {
-        let sample = self.reader.sample(self.pick(index))?;
-        let found = sample.kind();
-        if found != self.kind {
-            return Err(Why::Kind { found, expected: self.kind });
-        }
-        Ok(sample)
+        self.reader.sample(self.pick(index))?.of(Some(self.kind))
     }
 
     /// Where a sample stands.
@@ -153,6 +142,22 @@ impl Source {
 
     fn pick(&self, index: u64) -> u64 {
         self.picks.as_ref().map_or(index, |picks| u64::from(picks[index as usize]))
+    }
+}
+
+/// Opens files that hold what was promised of them.
+///
+/// # Errors
+/// As [`Source::open`].
+pub(crate) fn reader(spec: &Spec) -> Result<Box<dyn Reader>, DataError> {
+    let reader = open(spec)?;
+    match (spec.kind, reader.kind()) {
+        (Some(wanted), Some(kind)) if wanted != kind => {
+            let path = spec.path.display();
+            let problem = format!("{path}: holds samples for {kind}, not for {wanted}");
+            Err(DataError::Mixture { problem })
+        }
+        _ => Ok(reader),
     }
 }
 

@@ -60,6 +60,11 @@ impl Companions {
         }
         Ok(Self { files, naming: checkpoint.naming })
     }
+
+    /// Who named the weights of that model.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
 }
 
 /// Weights that never move, on disk.
