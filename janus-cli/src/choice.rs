@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use janus_model::adapters::{AdapterConfig, is_adapter_folder};
 use janus_model::checkpoint::Limits;
 use janus_model::processor::read_file;
+use serde_json::{Value, json};
 
 use crate::args::ModelArgs;
 use crate::hub::{Cache, Repo};
@@ -40,7 +41,10 @@ impl Choice {
     /// # Errors
     /// As [`Choice::find`].
     pub fn of(args: &ModelArgs) -> Result<Self, Failure> {
-        let mut choice = Self::find(&args.model, &args.limits.limits())?;
+        let limits = args.limits.limits();
+        let mut choice = Self::find(&args.model, &limits)?;
+        // Before the model: a wrong path should not cost a minute.
+        args.lora.iter().try_for_each(|dir| AdapterConfig::of(dir, &limits).map(drop))?;
         choice.adapters.extend(args.lora.iter().cloned());
         Ok(choice)
     }
@@ -53,6 +57,14 @@ impl Choice {
     pub fn find(typed: &Path, limits: &Limits) -> Result<Self, Failure> {
         find(typed, limits, DEEPEST)
     }
+}
+
+/// JSON of a command that also says what was on the model, where there was something.
+pub fn naming(adapters: &[PathBuf], mut value: Value) -> Value {
+    if !adapters.is_empty() {
+        value["adapters"] = json!(adapters);
+    }
+    value
 }
 
 fn find(typed: &Path, limits: &Limits, deepest: usize) -> Result<Choice, Failure> {

@@ -24,6 +24,7 @@ mod generate_live;
 mod help;
 mod hub;
 mod inspect;
+mod lora;
 mod pages;
 #[path = "../common/pictures.rs"]
 mod pictures;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::answers;
 use crate::args::AskArgs;
+use crate::choice::naming;
 use crate::interrupt;
 use crate::model::Loaded;
 use crate::pictures;
@@ -40,11 +41,11 @@ pub fn run(args: &AskArgs) -> Result<Verdict, Failure> {
     })?;
     printed?;
     if args.json {
-        report::print_json(&json!({
+        let told = json!({
             "text": reply.text, "token_ids": reply.ids, "finish": answers::finish(reply.finish),
             "prompt_tokens": reply.prompt_tokens, "seed": seed, "device": loaded.device,
-            "adapters": loaded.adapters,
-        }))?;
+        });
+        report::print_json(&naming(&loaded.adapters, told))?;
     } else {
         end(args, &reply, seed)?;
     }

@@ -10,6 +10,7 @@ use janus_model::{Janus, Parts};
 use serde_json::{Value, json};
 
 use crate::args::BenchArgs;
+use crate::choice::naming;
 use crate::model::Loaded;
 use crate::progress::Stage as Line;
 use crate::report::{self, Failure, Verdict};
@@ -32,7 +33,8 @@ pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
     let mut stages = medians(&runs);
     stages.insert(0, Stage { name: "load", runs: vec![load], bytes: None, each: 1, peak: None });
     if args.json {
-        report::print_json(&bench.json(&loaded, &stages))?;
+        let told = bench.json(&loaded.device, &stages);
+        report::print_json(&naming(&loaded.adapters, told))?;
     } else {
         report::print(&bench.text(&loaded, &stages))?;
     }
@@ -201,7 +203,7 @@ impl Bench<'_> {
         memory::elements(config, parts).into_iter().map(bytes).sum()
     }
 
-    fn json(&self, loaded: &Loaded, stages: &[Stage]) -> Value {
+    fn json(&self, device: &str, stages: &[Stage]) -> Value {
         let list: Vec<Value> = stages
             .iter()
             .map(|stage| {
@@ -215,7 +217,7 @@ impl Bench<'_> {
             .collect();
         let peak = stages.iter().filter_map(|stage| stage.peak).max();
         json!({
-            "device": loaded.device, "adapters": loaded.adapters, "dtype": name(self.janus.precision().weights),
+            "device": device, "dtype": name(self.janus.precision().weights),
             "compute": name(self.janus.precision().compute), "threads": machine::threads(),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
             "stages": list, "peak_resident_bytes": peak,

@@ -17,7 +17,7 @@ use janus_model::checkpoint::{
 use serde_json::json;
 
 use crate::args::{ConvertArgs, Names};
-use crate::choice::Choice;
+use crate::choice::{Choice, naming};
 use crate::companions::Companions;
 use crate::device;
 use crate::folder::Folder;
@@ -126,12 +126,13 @@ impl Summary {
         if args.json {
             let files: Vec<_> =
                 self.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect();
-            return report::print_json(&json!({
+            let told = json!({
                 "path": args.dst, "names": names, "dtype": torch_name(self.dtype),
                 "tensors_read": self.tensors, "tensors_left_out": self.left_out,
                 "bytes": bytes, "files": files,
-                "adapters": self.merged.iter().map(|adapter| &adapter.dir).collect::<Vec<_>>(),
-            }));
+            });
+            let merged: Vec<_> = self.merged.iter().map(|adapter| adapter.dir.clone()).collect();
+            return report::print_json(&naming(&merged, told));
         }
         let merged: String =
             self.merged.iter().map(|a| format!("; {} merged", a.dir.display())).collect();

@@ -22,7 +22,7 @@ use self::output::Output;
 use self::prepare::Prepared;
 use self::rows::Input;
 use crate::args::{BatchArgs, OnError};
-use crate::choice::Choice;
+use crate::choice::{Choice, naming};
 use crate::model::{self, Identity, Loaded};
 use crate::progress::Items;
 use crate::report::{self, Exit, Failure, Verdict};
@@ -150,11 +150,11 @@ fn finish(
 ) -> Result<Verdict, Failure> {
     let (answers, errors) = (done.rows - done.errors, done.errors);
     if args.json && !args.to_stdout() {
-        report::print_json(&json!({
+        let told = json!({
             "output": output.path(), "inputs": total, "answers": answers, "errors": errors,
             "done_before": before.rows, "complete": complete,
-            "adapters": Choice::of(&args.model)?.adapters,
-        }))?;
+        });
+        report::print_json(&naming(&Choice::of(&args.model)?.adapters, told))?;
     } else {
         let s = |count: usize| if count == 1 { "" } else { "s" };
         let errors = format!("{answers} answer{}, {errors} error{}", s(answers), s(errors));

@@ -17,6 +17,7 @@ use self::input::{Input, Source};
 use self::session::{ROOM, Session};
 use self::words::{Command, Entry};
 use crate::args::ChatArgs;
+use crate::choice::naming;
 use crate::model::Loaded;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::{answers, interrupt};
@@ -119,9 +120,8 @@ impl Talk<'_> {
                 "finish": answers::finish(reply.finish), "prompt_tokens": reply.prompt_tokens,
                 "cached_tokens": reply.cached_tokens, "seed": self.session.options.seed,
                 "stream": self.session.options.first.wrapping_sub(1), "device": self.device,
-                "adapters": self.adapters,
             });
-            report::print(&format!("{line}\n"))?;
+            report::print(&format!("{}\n", naming(self.adapters, line)))?;
         }
         match reply.finish {
             FinishReason::Length => self.note("cut off by --max-new-tokens"),

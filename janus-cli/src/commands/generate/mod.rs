@@ -16,6 +16,7 @@ use janus_model::{Error, Parts};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
+use crate::choice::naming;
 use crate::interrupt;
 use crate::model::{Identity, Loaded};
 use crate::report::{self, Failure, Verdict};
@@ -52,12 +53,13 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     let complete = studio.draw()?;
     let grid = studio.write_sheet()?;
     if args.json {
-        report::print_json(&json!({
+        let told = json!({
             "images": studio.images, "complete": complete, "prompt": args.prompt,
             "cfg": args.cfg, "temperature": args.temperature, "top_k": sampling.top_k,
             "top_p": sampling.top_p, "repetition_penalty": sampling.repetition_penalty,
-            "seed": seed, "device": loaded.device, "adapters": loaded.adapters, "grid": grid,
-        }))?;
+            "seed": seed, "device": loaded.device, "grid": grid,
+        });
+        report::print_json(&naming(&loaded.adapters, told))?;
     }
     if complete {
         return Ok(Verdict::Yes);

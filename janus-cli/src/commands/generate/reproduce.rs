@@ -9,6 +9,7 @@ use serde_json::json;
 use super::plan::Plan;
 use super::studio::{Origin, Studio};
 use crate::args::{GenerateArgs, ModelArgs};
+use crate::choice::naming;
 use crate::device::DeviceChoice;
 use crate::interrupt;
 use crate::metadata::{self, Adapter, Record, Unreadable};
@@ -38,13 +39,14 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
     }
     let identical = studio.last.as_ref() == Some(&record.codes_sha256);
     if args.json {
-        report::print_json(&json!({
+        let told = json!({
             "images": studio.images, "complete": true, "identical": identical,
             "reproduced": path, "prompt": record.prompt, "cfg": record.cfg,
             "temperature": record.temperature, "top_k": record.top_k, "top_p": record.top_p,
             "repetition_penalty": record.repetition_penalty, "seed": record.seed,
-            "device": loaded.device, "adapters": loaded.adapters,
-        }))?;
+            "device": loaded.device,
+        });
+        report::print_json(&naming(&loaded.adapters, told))?;
     } else {
         report::print(if identical { "identical\n" } else { "differs\n" })?;
     }

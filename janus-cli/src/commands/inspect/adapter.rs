@@ -50,12 +50,13 @@ fn fit(files: &AdapterFiles, limits: &Limits) -> Fit {
     }
 }
 
-/// Layers by the last part of their names, such as `q_proj`.
+/// Layers by the last part of their names, such as `q_proj`, and what a mere number counts.
 fn kinds(files: &AdapterFiles) -> BTreeMap<&str, usize> {
     let mut kinds = BTreeMap::new();
     for pair in &files.pairs {
-        let kind = pair.module.rsplit('.').next().unwrap_or_default();
-        *kinds.entry(kind).or_insert(0) += 1;
+        let name = pair.module.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let start = name.rfind('.').map_or(0, |dot| dot + 1);
+        *kinds.entry(&pair.module[start..]).or_insert(0) += 1;
     }
     kinds
 }
