@@ -199,19 +199,19 @@ pub(crate) fn losses(janus: &Janus, hidden: Tensor<3>, batch: &Batch) -> Result<
         let places: Vec<i32> = targets.iter().map(|target| target.place).collect();
         hidden.clone().select(0, ints(&places, [places.len()], &device)) // [n, D]
     };
-    let sum = |logits: Tensor<2>, targets: &[Target]| {
+    let ids = |targets: &[Target]| {
         let ids: Vec<i32> = targets.iter().map(|target| target.id).collect();
-        let sum = Sum::of(logits.clone(), ints(&ids, [ids.len()], &logits.device()));
-        Sum { loss: sum.loss.to_device(&device), ..sum }
+        ints(&ids, [ids.len()], &device)
     };
     let (mut text, mut codes) = (None, None);
     if !batch.text_targets.is_empty() {
-        let logits = janus.text_logits(at(&batch.text_targets).unsqueeze_dim(0))?; // [1, n, V]
-        text = Some(sum(logits.squeeze_dim(0), &batch.text_targets));
+        let targets = &batch.text_targets;
+        let loss = janus.text_loss(at(targets), ids(targets))?.to_device(&device);
+        text = Some(Sum { loss, tokens: targets.len() });
     }
     if !batch.code_targets.is_empty() {
-        let logits = janus.image_logits(at(&batch.code_targets))?; // [m, C]
-        codes = Some(sum(logits, &batch.code_targets));
+        let targets = &batch.code_targets;
+        codes = Some(Sum::of(janus.image_logits(at(targets))?, ids(targets))); // of [m, C]
     }
     Ok(Losses { text, codes })
 }
