@@ -10,11 +10,12 @@
 //!
 //! [`crate::accumulate`] makes gradients of a whole optimizer step from this.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use janus_model::Janus;
 use janus_model::llama::{Mask, Pass};
 use janus_model::load::canonical_name;
+use janus_model::parameters::{Parameter, computed};
 use janus_model::rope::Positions;
 use sha2::{Digest, Sha256};
 
@@ -222,15 +223,7 @@ fn ints<const D: usize>(values: &[i32], shape: [usize; D], device: &Device) -> T
 
 /// Whether any parameter gets gradients.
 pub(crate) fn trains<M: Module>(module: &M) -> bool {
-    struct Visitor(bool);
-    impl ModuleVisitor for Visitor {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0 |= param.is_require_grad();
-        }
-    }
-    let mut visitor = Visitor(false);
-    module.visit(&mut visitor);
-    visitor.0
+    computed(module).iter().any(Parameter::learns)
 }
 
 /// Canonical name of a parameter by its path in a [`Janus`] or in a [`Trainee`].
