@@ -85,7 +85,7 @@ impl Janus {
             true => file,
             false => precision.of_parameter(path, rank),
         };
-        fill(&mut model, tensors, dtype_of, &checkpoint.dir)?;
+        fill(&mut model, "", tensors, dtype_of, &checkpoint.dir)?;
         let dir = checkpoint.dir;
         let report = LoadReport { dir, dialect, tensors: count, file, dropped, tables_on_host };
         Ok((model, report))
@@ -103,14 +103,64 @@ impl Janus {
     }
 }
 
+impl Janus {
+    /// A whole model out of tensors from anywhere, under canonical names: all of them, each in the
+    /// format that `precision` gives it. A tied head may be missing, as in a checkpoint.
+    ///
+    /// `dir` is where they come from, for messages.
+    ///
+    /// # Errors
+    /// Every difference between the tensors and those of the model; one that cannot be read.
+    pub fn from_tensors(
+        config: &JanusConfig,
+        tensors: Vec<LazyTensor>,
+        precision: Precision,
+        device: &Device,
+        dir: &Path,
+    ) -> Result<Self, Error> {
+        let mut model = config.init(Parts::All, precision, device);
+        let tensors = with_tied_head(tensors, config, Parts::All);
+        fill(&mut model, "", tensors, |path, rank| precision.of_parameter(path, rank), dir)?;
+        Ok(model)
+    }
+}
+
+/// Puts tensors into a part of a model, in f32: exactly those that it has, under canonical names,
+/// which are the part's own paths behind `prefix`.
+///
+/// `dir` is where they come from, for messages.
+///
+/// # Errors
+/// As [`Janus::from_tensors`].
+pub fn fill_part<M: Module>(
+    part: &mut M,
+    prefix: &str,
+    tensors: Vec<LazyTensor>,
+    dir: &Path,
+) -> Result<(), Error> {
+    fill(part, prefix, tensors, |_, _| DType::F32, dir)
+}
+
+/// Canonical name and shape of every parameter of a part of a model. None is computed.
+pub fn part_names<M: Module>(part: &M, prefix: &str) -> Vec<(String, Vec<usize>)> {
+    let parameters = expected(part).into_iter();
+    parameters.map(|p| (canonical_name(&format!("{prefix}{}", p.path)), p.shape)).collect()
+}
+
+/// Every parameter of a part of a model by its canonical name, drawn from the device when read.
+pub fn part_tensors<M: Module>(part: &M, prefix: &str) -> Vec<LazyTensor> {
+    let mut tensors = part.collect(None, None, false);
+    for tensor in &mut tensors {
+        tensor.name = canonical_name(&format!("{prefix}{}", tensor.name));
+    }
+    tensors
+}
+
 impl JanusConfig {
     /// Canonical name and shape of every tensor that a whole model reads. Nothing is allocated
     /// on `device`.
     pub fn expected_tensors(&self, device: &Device) -> Vec<(String, Vec<usize>)> {
-        expected(&self.init(Parts::All, Precision::F32, device))
-            .into_iter()
-            .map(|parameter| (canonical_name(&parameter.path), parameter.shape))
-            .collect()
+        part_names(&self.init(Parts::All, Precision::F32, device), "")
     }
 }
 
@@ -120,7 +170,7 @@ struct Parameter {
 }
 
 /// Paths and shapes of all parameters, without computing any.
-fn expected(model: &Janus) -> Vec<Parameter> {
+fn expected<M: Module>(model: &M) -> Vec<Parameter> {
     #[derive(Default)]
     struct Visitor {
         path: Vec<String>,
@@ -144,18 +194,17 @@ fn expected(model: &Janus) -> Vec<Parameter> {
 }
 
 /// Checks both directions, then moves every tensor to its device in the format that `dtype_of`
-/// gives to its path and rank.
+/// gives to its path and rank. Names are paths behind `prefix`, made canonical.
 ///
 /// `dir` is where the tensors came from, for messages.
-fn fill(
-    model: &mut Janus,
+fn fill<M: Module>(
+    model: &mut M,
+    prefix: &str,
     tensors: Vec<LazyTensor>,
     dtype_of: impl Fn(&str, usize) -> DType,
     dir: &Path,
 ) -> Result<(), Error> {
-    let parameters = expected(model);
-    let names: Vec<_> =
-        parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
+    let (parameters, names) = (expected(model), part_names(model, prefix));
     Mismatch::check(&names, &tensors)
         .map_err(|mismatch| CheckpointError::from(mismatch.in_dir(dir)))?;
     let mut by_name: std::collections::HashMap<String, LazyTensor> =
@@ -263,7 +312,7 @@ mod tests {
         *tensor = LazyTensor::deferred(norm.into(), dtype, shape, None, length, || {
             Err(burn_pack::Error::IoError("the disk is gone".into()))
         });
-        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("'{norm}'")) && text.contains("the disk is gone"), "{text}");
     }
@@ -272,7 +321,7 @@ mod tests {
     fn a_misfit_names_the_folder() {
         let (checkpoint, mut model) = tiny();
         let tensors = checkpoint.canonical().unwrap().tensors.split_off(1);
-        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&checkpoint.dir.display().to_string()), "{text}");
         assert!(text.contains("1 missing"), "{text}");

@@ -13,7 +13,7 @@ use janus_model::ErrorKind;
 use serde_json::Value;
 
 use crate::config::{GuardConfig, TrainConfig};
-use crate::metrics::{Metrics, MetricsError, Row};
+use crate::metrics::{Metrics, MetricsError, Row, Terms};
 use crate::run::state::Best;
 use crate::run::{Allow, Found, Identity, Run, RunError, Saved, Staging, State, Ticket};
 use crate::schedule::Schedule;
@@ -82,6 +82,8 @@ pub struct Measured {
     pub tokens: u64,
     /// Bytes of memory in use, where known.
     pub memory: Option<u64>,
+    /// What else there is to tell.
+    pub terms: Terms,
 }
 
 /// What is to be done.
@@ -330,6 +332,7 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
             memory: measured.memory,
             seconds: self.metrics.seconds_before() + self.begun.elapsed().as_secs_f64(),
             skipped: skipped.map(|reason| reason.to_string()),
+            terms: measured.terms.named(),
         }
     }
 
