@@ -93,6 +93,11 @@ impl Batch {
         self.text_targets.len() + self.code_targets.len()
     }
 
+    /// Tokens that are no padding.
+    pub fn filled(&self) -> usize {
+        self.documents.iter().filter(|document| **document >= 0).count()
+    }
+
     /// Pictures to be understood, by the numbers they take.
     pub fn pictures(&self, config: &JanusConfig) -> usize {
         self.pixels.len() / (3 * config.vision.image_size.pow(2))

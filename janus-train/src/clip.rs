@@ -46,6 +46,19 @@ pub fn clip<M: Module>(
     limit: f64,
 ) -> Result<(GradientsParams, f64), NotFinite> {
     let norms = norms(module, &gradients);
+    clip_known(module, gradients, &norms, limit)
+}
+
+/// As [`clip`], where the norms of all gradients are known already.
+///
+/// # Errors
+/// As [`clip`].
+pub fn clip_known<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    norms: &[(String, f64)],
+    limit: f64,
+) -> Result<(GradientsParams, f64), NotFinite> {
     let bad = norms.iter().filter(|(_, norm)| !norm.is_finite()).map(|(name, _)| name.clone());
     let names: Vec<String> = bad.collect();
     if !names.is_empty() {

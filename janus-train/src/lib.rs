@@ -35,3 +35,4 @@ pub mod spikes;
 pub mod stage;
 pub mod step;
 pub mod strategy;
+pub mod trainer;

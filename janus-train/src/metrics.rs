@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use events::Events;
 
+use crate::strategy::Measured;
+
 /// Longest line that is read back, in bytes; ours are below 1 kB.
 const MAX_LINE: usize = 1 << 16;
 
@@ -36,6 +38,9 @@ pub struct Row {
     pub rate: f64,
     /// Supervised words and codes.
     pub supervised: u64,
+    /// Of those, words.
+    #[serde(default)]
+    pub supervised_text: u64,
     /// Tokens of all rows, padding left out.
     pub tokens: u64,
     /// Tokens in a second.
@@ -199,6 +204,41 @@ impl Metrics {
         let written = events.scalars(row.step, &scalars(row));
         written.map_err(|error| MetricsError::io(events.path(), "write", error))
     }
+}
+
+impl Metrics {
+    /// Appends losses over validation data to `valid.jsonl` beside the file. A step whose
+    /// checkpoint was killed is there twice, with the same losses.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn log_valid(&mut self, step: u64, judged: &Measured) -> Result<(), MetricsError> {
+        let Measured { loss, loss_text, loss_image, supervised, .. } = *judged;
+        let line = serde_json::json!({
+            "step": step,
+            "loss": loss,
+            "loss_text": loss_text,
+            "loss_image": loss_image,
+            "supervised": supervised,
+        });
+        append(&self.path.with_file_name("valid.jsonl"), &line)?;
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let all =
+            [("valid/loss", Some(loss)), ("valid/text", loss_text), ("valid/image", loss_image)];
+        let all: Vec<_> = all.into_iter().filter_map(|(name, v)| Some((name, v?))).collect();
+        let written = events.scalars(step, &all);
+        written.map_err(|error| MetricsError::io(events.path(), "write", error))
+    }
+}
+
+/// Appends a line of JSON to a file of its own.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn append(path: &Path, line: &serde_json::Value) -> Result<(), MetricsError> {
+    let file = File::options().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .map_err(|error| MetricsError::io(path, "write", error))
 }
 
 /// Length of the file up to the last whole line of a step that is done, and that line's time.

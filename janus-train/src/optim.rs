@@ -10,7 +10,7 @@
 //! not published, PyTorch's default is used.
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_pack::Scalar;
 
 /// Settings of the optimizer.
@@ -39,11 +39,37 @@ pub struct AdamWState<const D: usize> {
     /// Steps taken.
     pub time: usize,
     /// m.
-    pub moment_1: Tensor<D>,
+    pub moment_1: Kept<D>,
     /// v.
-    pub moment_2: Tensor<D>,
+    pub moment_2: Kept<D>,
     /// The weight before rounding; absent where the parameter itself is f32.
-    pub master: Option<Tensor<D>>,
+    pub master: Option<Kept<D>>,
+}
+
+/// A tensor, or what was read of one. Burn reads a record onto its default device, which may be
+/// none, or a card that somebody else uses; numbers wait until the first step tells the device.
+#[derive(Clone, Debug)]
+pub enum Kept<const D: usize> {
+    /// On the device of its parameter.
+    Tensor(Tensor<D>),
+    /// As read.
+    Data(TensorData),
+}
+
+impl<const D: usize> Kept<D> {
+    fn to_device(self, device: &Device) -> Tensor<D> {
+        match self {
+            Self::Tensor(tensor) => tensor.to_device(device),
+            Self::Data(data) => Tensor::from_data(data, (device, DType::F32)),
+        }
+    }
+
+    fn to_data(&self) -> TensorData {
+        match self {
+            Self::Tensor(tensor) => tensor.to_data(),
+            Self::Data(data) => data.clone(),
+        }
+    }
 }
 
 impl Optimizer for AdamW {
@@ -60,12 +86,16 @@ impl Optimizer for AdamW {
         let gradient = gradient.cast(DType::F32);
         let (squared, new) = (gradient.clone().square(), 1.0 - self.beta_1);
         let (time, moment_1, moment_2, wide) = match state {
-            Some(state) => (
-                state.time + 1,
-                state.moment_1 * self.beta_1 + gradient * new,
-                state.moment_2 * self.beta_2 + squared * (1.0 - self.beta_2),
-                state.master.unwrap_or_else(|| weight.cast(DType::F32)),
-            ),
+            Some(state) => {
+                let on = |kept: Kept<D>| kept.to_device(&gradient.device());
+                let [moment_1, moment_2] = [state.moment_1, state.moment_2].map(on);
+                (
+                    state.time + 1,
+                    moment_1 * self.beta_1 + gradient.clone() * new,
+                    moment_2 * self.beta_2 + squared * (1.0 - self.beta_2),
+                    state.master.map_or_else(|| weight.cast(DType::F32), on),
+                )
+            }
             None => (1, gradient * new, squared * (1.0 - self.beta_2), weight.cast(DType::F32)),
         };
         let steps = i32::try_from(time).unwrap_or(i32::MAX);
@@ -78,17 +108,18 @@ impl Optimizer for AdamW {
         let wide = wide - moment_1.clone() / scale * (rate / rest_1);
         let (weight, master) = match dtype {
             DType::F32 => (wide, None),
-            narrow => (wide.clone().cast(narrow), Some(wide)),
+            narrow => (wide.clone().cast(narrow), Some(Kept::Tensor(wide))),
         };
+        let [moment_1, moment_2] = [moment_1, moment_2].map(Kept::Tensor);
         (weight, Some(AdamWState { time, moment_1, moment_2, master }))
     }
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
         AdamWState {
             time: state.time,
-            moment_1: state.moment_1.to_device(device),
-            moment_2: state.moment_2.to_device(device),
-            master: state.master.map(|master| master.to_device(device)),
+            moment_1: Kept::Tensor(state.moment_1.to_device(device)),
+            moment_2: Kept::Tensor(state.moment_2.to_device(device)),
+            master: state.master.map(|master| Kept::Tensor(master.to_device(device))),
         }
     }
 }
@@ -104,11 +135,8 @@ impl<const D: usize> RecordState for AdamWState<D> {
         }
     }
 
-    fn state_unflatten(prefix: &str, source: &mut StateSource, device: &Device) -> Option<Self> {
-        let mut tensor = |leaf| {
-            let data = source.take_tensor(prefix, leaf)?;
-            Some(Tensor::from_data(data, (device, DType::F32)))
-        };
+    fn state_unflatten(prefix: &str, source: &mut StateSource, _: &Device) -> Option<Self> {
+        let mut tensor = |leaf| source.take_tensor(prefix, leaf).map(Kept::Data);
         let (moment_1, moment_2) = (tensor("moment_1")?, tensor("moment_2")?);
         let master = tensor("master");
         let time = usize::try_from(source.take_scalar(prefix, "time")?).ok()?;
@@ -126,6 +154,10 @@ mod tests {
 
     fn values(tensor: &Tensor<1>) -> Vec<f32> {
         tensor.clone().cast(DType::F32).into_data().try_into_vec().unwrap()
+    }
+
+    fn kept(kept: &Kept<1>) -> Vec<f32> {
+        kept.to_data().try_into_vec().unwrap()
     }
 
     fn tensor(values: &[f32], dtype: DType) -> Tensor<1> {
@@ -165,7 +197,7 @@ mod tests {
             (weight, state) = AdamW::default().step(1e-4, weight, gradient, state);
             assert_eq!(weight.dtype(), DType::BF16);
         }
-        let master = values(state.unwrap().master.as_ref().unwrap())[0];
+        let master = kept(state.unwrap().master.as_ref().unwrap())[0];
         assert!((master - 0.99).abs() < 1e-5, "{master}");
         assert!((values(&weight)[0] - 0.99).abs() < 0.004);
     }
@@ -197,7 +229,7 @@ mod tests {
             let ((a, one), (b, two)) = (next(state), next(Some(saved)));
             assert_eq!(values(&a), values(&b));
             let (one, two) = (one.unwrap(), two.unwrap());
-            assert_eq!((one.time, values(&one.moment_2)), (two.time, values(&two.moment_2)));
+            assert_eq!((one.time, kept(&one.moment_2)), (two.time, kept(&two.moment_2)));
         }
     }
 }

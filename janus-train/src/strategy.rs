@@ -13,7 +13,7 @@ use janus_model::ErrorKind;
 use serde_json::Value;
 
 use crate::config::{GuardConfig, TrainConfig};
-use crate::metrics::{Metrics, MetricsError, Row, Terms};
+use crate::metrics::{self, Metrics, MetricsError, Row, Terms};
 use crate::run::state::Best;
 use crate::run::{Allow, Found, Identity, Run, RunError, Saved, Staging, State, Ticket};
 use crate::schedule::Schedule;
@@ -28,11 +28,11 @@ pub trait Training {
     type Gradients;
 
     /// Takes the data of step `step`, counted from 0, and computes its gradients; weights and
-    /// moments stay as they are.
+    /// moments stay as they are. `None` where somebody wants to stop before they are complete.
     ///
     /// # Errors
     /// The data cannot be read, or the device fails.
-    fn gradients(&mut self, step: u64) -> Result<(Self::Gradients, Measured), StepError>;
+    fn gradients(&mut self, step: u64) -> Result<Option<(Self::Gradients, Measured)>, StepError>;
 
     /// Takes the data of a step that is known to do harm, and computes nothing.
     ///
@@ -43,11 +43,24 @@ pub trait Training {
     /// Changes the weights.
     fn update(&mut self, gradients: Self::Gradients, rate: f64);
 
-    /// Mean loss over data that is not trained on, if there is any.
+    /// Samples that the last step met and could not use, each with the reason.
+    fn left_out(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What made the last step, for somebody who looks for the cause of a bad one.
+    fn account(&self) -> Value {
+        Value::Null
+    }
+
+    /// After a step that was taken, and before its checkpoint: something to look at.
+    fn look(&mut self, _done: u64) {}
+
+    /// Losses over data that is not trained on, if there is any.
     ///
     /// # Errors
     /// The data cannot be read, or the device fails.
-    fn validate(&mut self) -> Result<Option<f64>, StepError>;
+    fn validate(&mut self) -> Result<Option<Measured>, StepError>;
 
     /// Where each source of data stands, behind the last step taken.
     fn cursors(&self) -> Value;
@@ -78,6 +91,8 @@ pub struct Measured {
     pub grad_norm: f64,
     /// Supervised words and codes.
     pub supervised: u64,
+    /// Of those, words.
+    pub supervised_text: u64,
     /// Tokens, padding left out.
     pub tokens: u64,
     /// Bytes of memory in use, where known.
@@ -95,6 +110,9 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Steps between checkpoints.
     pub every: u64,
+    /// Planned checkpoints without a new best validation loss after which the run ends; 0 for
+    /// never.
+    pub patience: u64,
     /// What may be left out.
     pub guard: GuardConfig,
     /// Number that all chance derives from.
@@ -112,6 +130,7 @@ impl Plan {
             identity,
             schedule: config.schedule(),
             every: config.save.every as u64,
+            patience: config.valid.patience as u64,
             guard: config.guard,
             seed: config.seed,
             allow: Allow::default(),
@@ -138,8 +157,12 @@ impl Plan {
 pub enum Event<'a> {
     /// The run goes on from a checkpoint.
     Resumed(&'a Found),
+    /// Samples that could not be used.
+    LeftOut(&'a [String]),
     /// A step was taken or left out.
     Step(&'a Row),
+    /// Losses after so many steps, over data that is not trained on.
+    Validated(u64, &'a Measured),
     /// A checkpoint was written.
     Saved(&'a Saved),
     /// The run went back to a checkpoint.
@@ -160,6 +183,8 @@ pub enum End {
     Finished,
     /// Whoever watches wanted it; everything is saved.
     Stopped,
+    /// The validation loss has not become better for long; everything is saved.
+    NoBetter,
 }
 
 /// Why a run ended early.
@@ -227,23 +252,67 @@ pub fn train<T: Training>(
     plan: &Plan,
     watcher: &mut Watcher,
 ) -> Result<End, TrainError> {
-    let mut session = Session::begin(trainee, run, plan, watcher)?;
+    let state = begin(trainee, run, plan, watcher)?;
+    go_on(trainee, run, plan, watcher, state)
+}
+
+/// The first half of [`train`]: looks where the run stands, and loads what it holds.
+///
+/// # Errors
+/// As [`train`].
+pub fn begin<T: Training>(
+    trainee: &mut T,
+    run: &mut Run,
+    plan: &Plan,
+    watcher: &mut Watcher,
+) -> Result<State, TrainError> {
+    let Some(found) = run.resume(&plan.identity, plan.allow)? else {
+        return Ok(State::new(plan.seed, Guard::new(plan.guard)));
+    };
+    let step = found.state.step;
+    trainee.load(&found).map_err(|source| TrainError::Step { step, source })?;
+    // Nothing to stop yet: the first step comes anyway.
+    let _ = watcher(Event::Resumed(&found));
+    Ok(State { guard: found.state.guard.with_config(plan.guard), ..found.state })
+}
+
+/// The second half of [`train`].
+///
+/// # Errors
+/// As [`train`].
+pub fn go_on<T: Training>(
+    trainee: &mut T,
+    run: &mut Run,
+    plan: &Plan,
+    watcher: &mut Watcher,
+    state: State,
+) -> Result<End, TrainError> {
+    let metrics = plan.metrics(run, state.step)?;
+    let begun = Instant::now();
+    let mut session = Session { trainee, run, plan, watcher, state, metrics, begun };
     while session.state.step < plan.steps() {
         let before = session.state.step;
+        if before.is_multiple_of(plan.every) && session.is_no_better() {
+            return Ok(End::NoBetter);
+        }
         let wants_on = session.step()?;
         let done = session.state.step;
         if done <= before {
-            // Back at a checkpoint: there is nothing to save.
-            match wants_on {
-                ControlFlow::Continue(()) => continue,
-                ControlFlow::Break(()) => return Ok(End::Stopped),
+            // Back at a checkpoint, or stopped within a step, which then begins anew.
+            if wants_on.is_break() {
+                session.save(false)?;
+                return Ok(End::Stopped);
             }
+            continue;
         }
         let due = done.is_multiple_of(plan.every) || done == plan.steps();
         if due || wants_on.is_break() {
             session.save(due)?;
         }
-        if wants_on.is_break() && done < plan.steps() {
+        if done == plan.steps() {
+            break;
+        }
+        if wants_on.is_break() {
             return Ok(End::Stopped);
         }
     }
@@ -261,27 +330,7 @@ struct Session<'a, 'b, T: Training> {
     begun: Instant,
 }
 
-impl<'a, 'b, T: Training> Session<'a, 'b, T> {
-    fn begin(
-        trainee: &'a mut T,
-        run: &'a mut Run,
-        plan: &'a Plan,
-        watcher: &'a mut Watcher<'b>,
-    ) -> Result<Self, TrainError> {
-        let state = match run.resume(&plan.identity, plan.allow)? {
-            None => State::new(plan.seed, Guard::new(plan.guard)),
-            Some(found) => {
-                let step = found.state.step;
-                trainee.load(&found).map_err(|source| TrainError::Step { step, source })?;
-                // Nothing to stop yet: the first step comes anyway.
-                let _ = watcher(Event::Resumed(&found));
-                State { guard: found.state.guard.with_config(plan.guard), ..found.state }
-            }
-        };
-        let metrics = plan.metrics(run, state.step)?;
-        Ok(Self { trainee, run, plan, watcher, state, metrics, begun: Instant::now() })
-    }
-
+impl<T: Training> Session<'_, '_, T> {
     /// One step of data: taken, or left out.
     fn step(&mut self) -> Result<ControlFlow<()>, TrainError> {
         let step = self.state.step;
@@ -293,13 +342,24 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
             let measured = Measured { loss: f64::NAN, grad_norm: f64::NAN, ..Measured::default() };
             (measured, self.state.guard.judge(step, f64::NAN, f64::NAN))
         } else {
-            let (gradients, measured) = self.trainee.gradients(step).map_err(failed)?;
+            let Some(found) = self.trainee.gradients(step).map_err(failed)? else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let (gradients, measured) = found;
             let verdict = self.state.guard.judge(step, measured.loss, measured.grad_norm);
             if verdict == Verdict::Take {
                 self.trainee.update(gradients, rate);
             }
             (measured, verdict)
         };
+        let left_out = self.trainee.left_out();
+        if !left_out.is_empty() {
+            // Whoever watches is asked after the step.
+            let _ = (self.watcher)(Event::LeftOut(&left_out));
+        }
+        if verdict != Verdict::Take {
+            self.log_account(step, &measured)?;
+        }
         let skipped = match verdict {
             Verdict::Take => None,
             Verdict::Skip(reason) => Some(reason),
@@ -314,7 +374,32 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
         self.state.cursors = self.trainee.cursors();
         let row = self.row(&measured, started.elapsed().as_secs_f64(), skipped);
         self.metrics.log(&row)?;
+        if row.skipped.is_none() {
+            self.trainee.look(self.state.step);
+        }
         Ok((self.watcher)(Event::Step(&row)))
+    }
+
+    /// Keeps what made a step that was not taken.
+    fn log_account(&self, step: u64, measured: &Measured) -> Result<(), MetricsError> {
+        let account = self.trainee.account();
+        if account.is_null() {
+            return Ok(());
+        }
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let line = serde_json::json!({
+            "step": step + 1,
+            "loss": finite(measured.loss),
+            "grad_norm": finite(measured.grad_norm),
+            "made_of": account,
+        });
+        metrics::append(&self.run.dir().join("skipped.jsonl"), &line)
+    }
+
+    /// Told from what a checkpoint holds, so that a run that was stopped knows it, too.
+    fn is_no_better(&self) -> bool {
+        let wait = self.plan.patience * self.plan.every;
+        self.state.best.is_some_and(|best| wait > 0 && self.state.step >= best.step + wait)
     }
 
     fn row(&self, measured: &Measured, took: f64, skipped: Option<Reason>) -> Row {
@@ -327,6 +412,7 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
             grad_norm: finite(measured.grad_norm),
             rate: self.state.rate,
             supervised: measured.supervised,
+            supervised_text: measured.supervised_text,
             tokens: measured.tokens,
             tokens_per_second: measured.tokens as f64 / took.max(1e-9),
             memory: measured.memory,
@@ -336,6 +422,18 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
         }
     }
 
+    /// Measures and tells the loss over data that is not trained on.
+    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
+        let step = self.state.step;
+        let judged = self.trainee.validate();
+        let judged = judged.map_err(|source| TrainError::Step { step, source })?;
+        let Some(judged) = judged else { return Ok(None) };
+        self.metrics.log_valid(step, &judged)?;
+        // Whoever watches is asked after the step.
+        let _ = (self.watcher)(Event::Validated(step, &judged));
+        Ok(Some(judged.loss))
+    }
+
     /// Writes a checkpoint of the steps done; only a `planned` one is worth a validation.
     fn save(&mut self, planned: bool) -> Result<(), TrainError> {
         if self.state.step == 0 {
@@ -343,10 +441,7 @@ impl<'a, 'b, T: Training> Session<'a, 'b, T> {
             return Ok(());
         }
         let step = self.state.step;
-        let loss = match planned {
-            true => self.trainee.validate().map_err(|source| TrainError::Step { step, source })?,
-            false => None,
-        };
+        let loss = if planned { self.validate()? } else { None };
         let known = self.state.best.map_or(f64::INFINITY, |best| best.loss);
         if let Some(loss) = loss.filter(|loss| *loss < known) {
             self.state.best = Some(Best { step, loss });

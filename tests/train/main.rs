@@ -11,6 +11,7 @@ mod data_layout;
 mod data_loader;
 mod data_speed;
 mod gradients;
+mod job;
 mod lora;
 mod reference;
 mod run_common;

@@ -50,7 +50,7 @@ impl Pupil {
 impl Training for Pupil {
     type Gradients = GradientsParams;
 
-    fn gradients(&mut self, step: u64) -> Result<(GradientsParams, Measured), StepError> {
+    fn gradients(&mut self, step: u64) -> Result<Option<(GradientsParams, Measured)>, StepError> {
         self.take(step);
         let factor = if self.broken.contains(&step) { f32::NAN } else { 1.0 };
         let factor = if self.large.contains(&step) { 100.0 } else { factor };
@@ -59,7 +59,7 @@ impl Training for Pupil {
         let gradients = GradientsParams::from_grads(loss.backward(), self.toy());
         let measured =
             Measured { loss: value.into(), grad_norm: 1.0, tokens: 8, ..Default::default() };
-        Ok((gradients, measured))
+        Ok(Some((gradients, measured)))
     }
 
     fn pass_by(&mut self, step: u64) -> Result<(), StepError> {
@@ -72,9 +72,9 @@ impl Training for Pupil {
         self.toy = Some(self.optimizer.step(rate, toy, gradients));
     }
 
-    fn validate(&mut self) -> Result<Option<f64>, StepError> {
+    fn validate(&mut self) -> Result<Option<Measured>, StepError> {
         let loss = self.toy().valid().loss(1000).into_data().try_into_vec::<f32>().unwrap()[0];
-        Ok(Some(loss.into()))
+        Ok(Some(Measured { loss: loss.into(), ..Default::default() }))
     }
 
     fn cursors(&self) -> serde_json::Value {
@@ -109,7 +109,7 @@ impl Training for Pupil {
 fn plan(guard: GuardConfig) -> Plan {
     let schedule = Schedule { peak: 0.01, warmup: 4, steps: STEPS, shape: Shape::Cosine };
     let (identity, allow) = (identity(), Allow::default());
-    Plan { identity, schedule, every: 5, guard, seed: 7, allow, events: None }
+    Plan { identity, schedule, every: 5, patience: 0, guard, seed: 7, allow, events: None }
 }
 
 /// Trains until `stop` steps are done.

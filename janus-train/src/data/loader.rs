@@ -8,6 +8,7 @@
 //! Threads only make ready what will be asked for next, source by source; which sample belongs to
 //! which step is decided here, from the cursor alone. A queue holds a bounded number of samples.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use janus_model::processor::PixelValues;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::budget::{Ledger, OnBad};
-use super::codes::Encode;
+use super::codes::{Cache, Encode};
 use super::collate::{Example, collate};
 use super::cursor::{Cursor, next};
 use super::error::{Bad, DataError, Place};
@@ -26,7 +27,9 @@ use super::pack::{Packing, pack};
 use super::prepare::{Codes, Prepare, Prepared};
 use super::sample::Kind;
 use super::source::Source;
+use super::tokens::Document;
 use crate::batch::Batch;
+use crate::trainer::forecast::Tokens;
 
 /// Pictures given to the image tokenizer at once: bounds its memory.
 const ENCODED_AT_ONCE: usize = 8;
@@ -130,9 +133,37 @@ impl Loader {
         Ok(Self { streams, mixture, options, prepare: Arc::new(prepare), pool, cursor })
     }
 
+    /// Keeps codes of target pictures, and looks there first. To be called before the first step.
+    pub fn set_cache(&mut self, cache: Arc<Cache>) {
+        Arc::make_mut(&mut self.prepare).cache = Some(cache);
+    }
+
     /// Where the run stands: behind the last step that was given.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
+    }
+
+    /// Tokens of a step, as the first `samples` of each source have them; no picture is decoded.
+    pub fn expect(&self, samples: u64) -> Tokens {
+        let options = self.options;
+        let sources: Vec<&Source> =
+            self.streams.iter().map(|stream| stream.source.as_ref()).collect();
+        let mut sum = Tokens::default();
+        for (source, share) in sources.iter().zip(shares(&sources, options.ratio)) {
+            let documents: Vec<Document> = (0..samples.min(source.len()))
+                .filter_map(|index| self.prepare.document(source, index).ok())
+                .collect();
+            let weight = share * options.batch as f64 / documents.len().max(1) as f64;
+            for document in documents {
+                let each = self.prepare.tokens.codes;
+                let learnt = document.drawn.iter().filter(|drawn| drawn.learnt).count();
+                sum.all += weight * document.ids.len() as f64;
+                sum.words += weight * document.targets.len() as f64;
+                sum.codes += weight * (learnt * each) as f64;
+                sum.pictures += weight * document.seen.len() as f64;
+            }
+        }
+        sum
     }
 
     /// Goes on where a cursor says.
@@ -355,10 +386,12 @@ fn check(sources: &[Source], mixture: &Mixture, options: Options) -> Result<(), 
 }
 
 /// Each source's share of all samples.
-fn shares(sources: &[Source], ratio: [u32; 3]) -> Vec<f64> {
+fn shares<S: Borrow<Source>>(sources: &[S], ratio: [u32; 3]) -> Vec<f64> {
     let parts: f64 = ratio.iter().map(|part| f64::from(*part)).sum();
-    let share = |source: &Source| {
-        let of_kind = sources.iter().filter(|other| other.kind() == source.kind());
+    let share = |source: &S| {
+        let source = source.borrow();
+        let others = sources.iter().map(Borrow::borrow);
+        let of_kind = others.filter(|other| other.kind() == source.kind());
         let weights: f64 = of_kind.map(Source::weight).sum();
         f64::from(ratio[source.kind() as usize]) / parts * source.weight() / weights
     };

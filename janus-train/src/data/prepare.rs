@@ -78,6 +78,14 @@ impl Prepare {
         }
     }
 
+    /// The tokens of a sample, whatever its pictures are.
+    ///
+    /// # Errors
+    /// [`Why`] it cannot be used.
+    pub fn document(&self, source: &Source, index: u64) -> Result<Document, Why> {
+        self.tokens.document(&source.sample(index)?, Chance::default())
+    }
+
     fn ready(&self, sample: &Sample, chance: Chance) -> Result<Ready, Why> {
         // Tokens first: a sample that is too long costs no decoding.
         let document = self.tokens.document(sample, chance)?;
