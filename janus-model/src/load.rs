@@ -256,7 +256,7 @@ pub fn canonical_name(path: &str) -> String {
 
 /// The text head of a checkpoint that stores one table for both. A head of its own always wins:
 /// transformers calls Janus tied by default, the published files are not.
-fn with_tied_head(
+pub fn with_tied_head(
     mut tensors: Vec<LazyTensor>,
     config: &JanusConfig,
     parts: Parts,

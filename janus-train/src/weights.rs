@@ -3,6 +3,7 @@
 //! A fresh tensor is a function of the seed and its name: the same bits in every run, whatever
 //! else the model has, and nothing is kept until somebody reads it.
 
+use std::fmt;
 use std::path::Path;
 
 use burn::module::Module;
@@ -108,7 +109,8 @@ fn fill(values: &mut [f32], key: u64, chunk: usize, law: Law) {
     }
 }
 
-fn to_unit(row: &mut [f32]) {
+/// Divides a row by its length.
+pub(crate) fn to_unit(row: &mut [f32]) {
     let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
     row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
 }
@@ -135,12 +137,17 @@ pub fn learning<M: Module>(part: M, prefix: &str) -> M {
 }
 
 /// A part of a model that learns, with its optimizer.
-#[derive(Debug)]
 pub struct Pupil<M: Module> {
     /// Absent during an update only.
     part: Option<M>,
     /// What is remembered of its gradients.
     pub optimizer: ModuleOptimizer,
+}
+
+impl<M: Module> fmt::Debug for Pupil<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pupil")
+    }
 }
 
 impl<M: Module> Pupil<M> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::relu;
 use burn::tensor::module::{conv2d, max_pool2d};
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, cast};
 use janus_model::{Error, ErrorKind};
@@ -176,7 +176,7 @@ impl Lpips {
 
 impl Depth {
     fn forward(&self, x: Tensor<4>, pooled: bool) -> Tensor<4> {
-        let x = if pooled { max_pool2d(x, [2, 2], [2, 2], [0, 0], [1, 1], false) } else { x };
+        let x = if pooled { max_pool2d(x, MaxPoolOptions::new([2, 2])) } else { x };
         self.convs.iter().fold(x, |x, (kernel, bias)| {
             let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
             relu(conv2d(x, kernel.clone(), Some(bias.clone()), options))
