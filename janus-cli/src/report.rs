@@ -16,6 +16,7 @@ use janus_model::{Error, ErrorKind};
 use janus_train::config::RecipeError;
 use janus_train::evaluate::EvaluateError;
 use janus_train::finetune::WishError;
+use janus_train::parts::PartError;
 use janus_train::trainer::JobError;
 use serde_json::json;
 
@@ -309,6 +310,12 @@ impl From<JobError> for Failure {
             JobError::Model(error) => error.into(),
             error => Self::of(&error, error.kind(), error.hint()),
         }
+    }
+}
+
+impl From<PartError> for Failure {
+    fn from(error: PartError) -> Self {
+        Self::of(&error, error.kind(), error.hint())
     }
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use burn::tensor::Device;
 use janus_train::config::{Dtype, TrainConfig};
+use janus_train::parts;
 use janus_train::strategy::End;
 use janus_train::trainer::{Extend, Job, Options};
 use serde_json::json;
@@ -25,6 +26,14 @@ use watch::{Summary, Watch};
 pub struct Stage {
     pub config: TrainConfig,
     pub output: PathBuf,
+}
+
+/// One of the recipes that were named.
+pub enum Work {
+    /// A stage of a whole model.
+    Stage(Stage),
+    /// A network that is trained apart.
+    Part { recipe: PathBuf, overrides: Vec<String>, output: PathBuf },
 }
 
 /// What a run starts from: a model folder, the name of a model in the cache, or a run, whose stage
@@ -58,8 +67,8 @@ pub fn with(mut config: TrainConfig, args: &RunArgs) -> Result<TrainConfig, Fail
     Ok(config)
 }
 
-/// Runs all stages, or says what they would take.
-pub fn run(stages: Vec<Stage>, args: &RunArgs) -> Result<Verdict, Failure> {
+/// Does it all, or says what it would take.
+pub fn run(works: Vec<Work>, args: &RunArgs) -> Result<Verdict, Failure> {
     if args.output.is_none() && !args.dry_run {
         let failure = Failure::new(Exit::Usage, "a run needs a folder");
         return Err(failure.hint("give --output DIR, or --dry-run to see what it would take"));
@@ -69,13 +78,18 @@ pub fn run(stages: Vec<Stage>, args: &RunArgs) -> Result<Verdict, Failure> {
         report::note(&format!("using {} ({})", found.id(), found.name));
     }
     if args.dry_run {
-        return plan::show(stages, args, &found);
+        return plan::show(works, args, &found);
     }
     interrupt::listen();
     let mut summaries = Vec::new();
     let mut verdict = Verdict::Yes;
-    for stage in stages {
-        let summary = one(stage, args, &found.device)?;
+    for work in works {
+        let summary = match work {
+            Work::Stage(stage) => one(stage, args, &found.device)?,
+            Work::Part { recipe, overrides, output } => {
+                part(&recipe, overrides, output, args, &found.device)?
+            }
+        };
         let stopped = summary.end == Some(End::Stopped);
         summaries.push(summary);
         if stopped {
@@ -111,6 +125,29 @@ fn one(stage: Stage, args: &RunArgs, device: &Device) -> Result<Summary, Failure
     let (extend, watched) = dashboard(args);
     let watch = Watch::new(Rc::clone(&summary), watched);
     let end = job.run(&output, watch.into_watcher(), look, extend)?;
+    let mut summary = summary.take();
+    summary.finish(end);
+    Ok(summary)
+}
+
+/// A network that is trained apart.
+fn part(
+    recipe: &Path,
+    mut overrides: Vec<String>,
+    output: PathBuf,
+    args: &RunArgs,
+    device: &Device,
+) -> Result<Summary, Failure> {
+    if let Some(wish) = args.on_nan {
+        let name = toml::Value::try_from(wish.on_nan()).map(|value| value.to_string());
+        overrides.push(format!("guard.on_nan={}", name.unwrap_or_default()));
+    }
+    let plan = parts::describe(recipe, &overrides, device)?;
+    report::note(&format!("{}: {} steps in {}", plan.name, plan.steps, output.display()));
+    let summary = Rc::new(RefCell::new(Summary::new(output.clone(), plan.steps)));
+    let mut watcher = Watch::new(Rc::clone(&summary), true).into_watcher();
+    let end = parts::run(recipe, &overrides, &output, device, &mut *watcher)?;
+    drop(watcher);
     let mut summary = summary.take();
     summary.finish(end);
     Ok(summary)

@@ -7,7 +7,7 @@ use janus_train::finetune::{Adapters, Wish};
 
 use crate::args::FinetuneArgs;
 use crate::report::{Failure, Verdict};
-use crate::training::{self, Stage};
+use crate::training::{self, Stage, Work};
 
 /// Runs the command.
 pub fn run(args: &FinetuneArgs) -> Result<Verdict, Failure> {
@@ -33,5 +33,5 @@ pub fn run(args: &FinetuneArgs) -> Result<Verdict, Failure> {
     }
     let config = training::with(config, &args.run)?;
     let output = args.run.output.clone().unwrap_or_else(|| config.name.clone().into());
-    training::run(vec![Stage { config, output }], &args.run)
+    training::run(vec![Work::Stage(Stage { config, output })], &args.run)
 }

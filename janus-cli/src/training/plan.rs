@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 use janus_train::config::TrainConfig;
+use janus_train::parts::{self, Description};
 use janus_train::trainer::{Forecast, Job};
 use serde_json::{Value, json};
 
 use super::watch::duration;
-use super::{Stage, options};
+use super::{Stage, Work, options};
 use crate::args::RunArgs;
 use crate::device::Found;
 use crate::machine;
@@ -22,10 +23,19 @@ const PROBE: [usize; 3] = [512, 2048, 2048];
 const PROBED: Duration = Duration::from_millis(300);
 
 /// Says it, and whether memory and disk will do.
-pub fn show(stages: Vec<Stage>, args: &RunArgs, found: &Found) -> Result<Verdict, Failure> {
+pub fn show(works: Vec<Work>, args: &RunArgs, found: &Found) -> Result<Verdict, Failure> {
     let speed = speed(&found.device);
     let (mut text, mut values) = (String::new(), Vec::new());
-    for Stage { config, output } in stages {
+    for work in works {
+        let Stage { config, output } = match work {
+            Work::Stage(stage) => stage,
+            Work::Part { recipe, overrides, output } => {
+                let plan = parts::describe(&recipe, &overrides, &found.device)?;
+                text += &described(&plan, &output.display().to_string(), found.memory());
+                values.push(json!(plan));
+                continue;
+            }
+        };
         let job = Job::open(config, options(args, &found.device))?;
         let plan = Plan {
             forecast: job.forecast(),
@@ -41,6 +51,23 @@ pub fn show(stages: Vec<Stage>, args: &RunArgs, found: &Found) -> Result<Verdict
         false => report::print(&text)?,
     }
     Ok(Verdict::Yes)
+}
+
+/// What a network that is trained apart takes.
+fn described(plan: &Description, output: &str, had: Option<u64>) -> String {
+    let mut text = format!("{} in {output}\n", plan.name);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<18}{value}");
+    };
+    for network in &plan.networks {
+        let end = if network.kept { "" } else { ", thrown away in the end" };
+        line(&network.name, format!("{:>15} train{end}", grouped(network.parameters)));
+    }
+    line("steps", format!("{} of {} samples, {} in the data", plan.steps, plan.samples, plan.data));
+    let had = had.map(|b| format!(", {} can be had", size(b))).unwrap_or_default();
+    line("memory", format!("{}{had}", size(plan.memory.total())));
+    line("checkpoint", size(plan.checkpoint));
+    text
 }
 
 /// Floating-point operations in a second, as products of matrices reach them.

@@ -42,6 +42,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// The small files of the model that a run started from, read once.
 #[derive(Clone, Debug)]
 pub struct Companions {
+    dir: PathBuf,
     files: Vec<(&'static str, Vec<u8>)>,
     naming: Naming,
 }
@@ -67,7 +68,12 @@ impl Companions {
                 Err(error) => return Err(Error::from(ProcessorError::from(error)).into()),
             }
         }
-        Ok(Self { files, naming })
+        Ok(Self { dir, files, naming })
+    }
+
+    /// The folder they were read from.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Who named the weights of that model.

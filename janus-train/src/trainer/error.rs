@@ -12,6 +12,7 @@ use crate::data::DataError;
 use crate::lora::LoraError;
 use crate::run::RunError;
 use crate::stage::StageError;
+use crate::start::StartError;
 use crate::strategy::TrainError;
 
 /// Why a run cannot begin, or ended early.
@@ -38,9 +39,9 @@ pub enum JobError {
     /// Training itself.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// Nothing to start from.
-    #[error("the recipe names no model to start from")]
-    NoStart,
+    /// What it starts from.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// Rows longer than the model can read.
     #[error("batch.tokens is {tokens}, but the model reads at most {longest}")]
     Context {
@@ -81,7 +82,7 @@ impl JobError {
             Self::Model(error) => error.kind(),
             Self::Run(error) => error.kind(),
             Self::Train(error) => error.kind(),
-            Self::NoStart => ErrorKind::Usage,
+            Self::Start(error) => error.kind(),
             Self::Recipe { .. } => ErrorKind::Io,
         }
     }
@@ -94,7 +95,11 @@ impl JobError {
             Self::Data(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Train(error) => error.hint(),
-            Self::NoStart => Some("give --start DIR, a model folder or the run before".into()),
+            Self::Start(StartError::Nothing) => Some(
+                "give --start DIR, a model folder or the run before, or [init] in the recipe"
+                    .into(),
+            ),
+            Self::Start(error) => error.hint(),
             Self::Model(_) | Self::Lora(_) | Self::Context { .. } | Self::Recipe { .. } => None,
         }
     }

@@ -36,8 +36,9 @@ use crate::data::{Loader, Objective, Packing, Prepare, Shuffle, Source, Tokens};
 use crate::evaluate::Evaluation;
 use crate::optim::AdamW;
 use crate::run::model::Companions;
-use crate::run::{Allow, Identity, Keep, Run, hex, start_of};
+use crate::run::{Allow, Identity, Keep, Run, hex};
 use crate::stage::Part;
+use crate::start;
 use crate::step::Activations;
 use crate::strategy::{End, Plan};
 use training::{JanusTraining, Terms};
@@ -101,15 +102,16 @@ impl Job {
     pub fn open(config: TrainConfig, options: Options) -> Result<Self, JobError> {
         config.validate()?;
         config.check_sources()?;
-        let start = config.start.as_deref().ok_or(JobError::NoStart)?;
-        let start = start_of(config.stage, start)?;
-        let checkpoint =
+        let start = start::folder(&config)?;
+        if config.start.is_some() {
+            // Sizes alone are enough only for a model that begins from nothing.
             Checkpoint::open(&start, &options.limits).map_err(janus_model::Error::from)?;
-        let (model, _) = JanusConfig::from_dir(&checkpoint.dir)?;
+        }
         let companions = Companions::read(&start)?;
+        let (model, _) = JanusConfig::from_dir(companions.dir())?;
         let precision = precision(&config, &options.device)?;
         let parts = parts(&config, &model, precision, &options.device)?;
-        let rules = Processor::for_model(&checkpoint.dir, &model)?;
+        let rules = Processor::for_model(companions.dir(), &model)?;
         let (loader, content) = loader(&config, &model, rules, options.images.clone())?;
         let identity = Identity::new(&model, &config, &content);
         let valid = match config.valid.data.is_empty() {
@@ -199,28 +201,23 @@ impl Job {
         let terms = Terms {
             start,
             companions,
-            config: model,
-            rules: config.train,
-            lora: config.lora,
-            seed: config.seed,
+            sizes: model,
             optimizer: AdamW {
                 beta_1: optimizer.beta1,
                 beta_2: optimizer.beta2,
                 epsilon: optimizer.epsilon,
                 weight_decay: optimizer.weight_decay,
             },
-            clip: optimizer.clip,
             precision,
             activations,
             codes,
             device: options.device,
             data_change: options.data_change,
             valid,
-            rows: config.batch.rows,
             limits: options.limits,
+            config,
             memory: options.memory,
             stopping: options.stopping,
-            look_every: config.samples.every as u64,
         };
         (terms, loader)
     }

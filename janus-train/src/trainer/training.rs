@@ -18,15 +18,15 @@ use serde_json::{Value, json};
 
 use crate::accumulate::Report;
 use crate::clip::{clip_known, norms};
+use crate::config::TrainConfig;
 use crate::data::{Cache, Cursor, Encode, Loader};
 use crate::evaluate::{self, Evaluation};
 use crate::frozen::FrozenTokenizer;
 use crate::learner::Micro;
-use crate::lora::LoraConfig;
 use crate::optim::AdamW;
 use crate::run::model::Companions;
 use crate::run::{Found, Role, Run, RunError, Staging, moments};
-use crate::stage::Rules;
+use crate::start;
 use crate::step::{Activations, Trainee};
 use crate::strategy::{Measured, StepError, Training};
 
@@ -41,12 +41,9 @@ pub(super) struct Terms {
     /// Where weights come from at the very beginning.
     pub start: PathBuf,
     pub companions: Companions,
-    pub config: JanusConfig,
-    pub rules: Rules,
-    pub lora: Option<LoraConfig>,
-    pub seed: u64,
+    pub config: TrainConfig,
+    pub sizes: JanusConfig,
     pub optimizer: AdamW,
-    pub clip: f64,
     pub precision: Precision,
     pub activations: Activations,
     /// Where codes of target pictures are kept.
@@ -55,35 +52,36 @@ pub(super) struct Terms {
     pub data_change: bool,
     /// What the run is judged by.
     pub valid: Option<Evaluation>,
-    /// Samples that are judged at once.
-    pub rows: usize,
     pub limits: Limits,
     /// Bytes of memory in use.
     pub memory: fn() -> Option<u64>,
     /// Whether somebody wants to stop, asked between micro-batches.
     pub stopping: fn() -> bool,
-    /// Steps between two looks; 0 for none.
-    pub look_every: u64,
 }
 
 impl Terms {
-    /// Weights of a model folder, with fresh adapters if those are to train.
+    /// The model that the run starts from, with fresh adapters if those are to train.
+    fn beginning(&self) -> Result<Janus, StepError> {
+        let device = self.device.clone().autodiff();
+        let (mut janus, _) = start::build(&self.config, self.precision, &device)?;
+        if let Some(lora) = &self.config.lora {
+            lora.attach(&mut janus, self.config.seed)?;
+        }
+        Ok(janus)
+    }
+
+    /// Weights of a model folder.
     fn weights(&self, path: &Path) -> Result<Janus, StepError> {
         let (precision, limits) = (Some(self.precision), self.limits.clone());
         let options = LoadOptions { precision, limits, ..LoadOptions::default() };
-        let device = self.device.clone().autodiff();
-        let (mut janus, _) = Janus::load(path, &device, &options)?;
-        if let Some(lora) = &self.lora {
-            lora.attach(&mut janus, self.seed)?;
-        }
-        Ok(janus)
+        Ok(Janus::load(path, &self.device.clone().autodiff(), &options)?.0)
     }
 
     /// Writes the model, or where only adapters learn, those.
     fn save(&self, mut janus: Janus, run: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
         let naming = self.companions.naming();
-        if self.lora.is_none() {
-            let frozen = |name: &str| !self.rules.trains(name);
+        if self.config.lora.is_none() {
+            let frozen = |name: &str| !self.config.train.trains(name);
             return staging.model(run, &self.companions, janus.tensors(), frozen);
         }
         // Hugging Face splits a matrix of the vision tower in three, and its adapter with it; what
@@ -149,7 +147,7 @@ impl JanusTraining {
     /// The model, loaded from the start of the run if nothing was loaded yet.
     fn model(&mut self) -> Result<&mut Loaded, StepError> {
         if self.model.is_none() {
-            let janus = self.terms.weights(&self.terms.start)?;
+            let janus = self.terms.beginning()?;
             self.set(janus)?;
         }
         self.model.as_mut().ok_or_else(|| "no model".into())
@@ -171,7 +169,7 @@ impl JanusTraining {
     pub(super) fn last(&self) -> Trainee {
         let terms = &self.terms;
         let empty = || {
-            let janus = terms.config.init(Parts::All, terms.precision, &terms.device);
+            let janus = terms.sizes.init(Parts::All, terms.precision, &terms.device);
             Trainee::new(janus, terms.activations)
         };
         self.model.as_ref().map_or_else(empty, |model| model.learner.model())
@@ -179,7 +177,7 @@ impl JanusTraining {
 
     /// Puts a model to work, with an optimizer that remembers nothing.
     fn set(&mut self, janus: Janus) -> Result<(), StepError> {
-        let (janus, _) = self.terms.rules.apply(janus)?;
+        let (janus, _) = self.terms.config.train.apply(janus)?;
         let tokenizer = FrozenTokenizer::of(&janus)?;
         let codes = janus.config().gen_vision.grid().pow(2);
         let cache = Cache::open(&self.terms.codes, tokenizer.fingerprint(), codes)?;
@@ -229,7 +227,7 @@ impl Training for JanusTraining {
         let gradients = gradients.grads();
         let norms = norms(&trainee, &gradients);
         self.account["norms"] = parts(&norms);
-        match clip_known(&trainee, gradients, &norms, terms.clip) {
+        match clip_known(&trainee, gradients, &norms, terms.config.optimizer.clip) {
             Ok((gradients, norm)) => {
                 measured.grad_norm = norm;
                 Ok(Some((gradients, measured)))
@@ -268,7 +266,8 @@ impl Training for JanusTraining {
 
     fn look(&mut self, done: u64) {
         let (Some(look), Some(model)) = (&mut self.look, &self.model) else { return };
-        if self.terms.look_every > 0 && done.is_multiple_of(self.terms.look_every) {
+        let every = self.terms.config.samples.every as u64;
+        if every > 0 && done.is_multiple_of(every) {
             look(done, &model.learner.model().into_janus());
         }
     }
@@ -280,7 +279,8 @@ impl Training for JanusTraining {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
-        let found = valid.run(&trainee, self.loader.prepare(), self.terms.rows, watch)?;
+        let found =
+            valid.run(&trainee, self.loader.prepare(), self.terms.config.batch.rows, watch)?;
         // Half of the samples would be another measure.
         let Some(loss) = found.report.joined().mean().filter(|_| !found.stopped) else {
             return Ok(None);
@@ -316,10 +316,10 @@ impl Training for JanusTraining {
     fn load(&mut self, found: &Found) -> Result<(), StepError> {
         // The old one goes first: two may not fit.
         self.model = None;
-        let janus = match &self.terms.lora {
+        let janus = match &self.terms.config.lora {
             None => self.terms.weights(&found.model())?,
             Some(_) => {
-                let mut janus = self.terms.weights(&self.terms.start)?;
+                let mut janus = self.terms.beginning()?;
                 janus.load_adapter(&found.path.join(ADAPTER), &self.terms.limits)?;
                 janus
             }
