@@ -137,6 +137,12 @@ impl Items {
         self.show("");
     }
 
+    /// So many are done in all.
+    pub fn reach(&mut self, done: usize) {
+        self.done = done;
+        self.show("");
+    }
+
     /// Shows how far it is, and something about those at hand.
     pub fn show(&mut self, at_hand: &str) {
         let now = Instant::now();

@@ -14,6 +14,7 @@ use janus_model::config::ConfigError;
 use janus_model::processor::{FileError, ImageError, ImageLimit, ProcessorError};
 use janus_model::{Error, ErrorKind};
 use janus_train::config::RecipeError;
+use janus_train::evaluate::EvaluateError;
 use janus_train::finetune::WishError;
 use janus_train::trainer::JobError;
 use serde_json::json;
@@ -332,6 +333,12 @@ impl From<WishError> for Failure {
             }
             error @ WishError::Zero { .. } => Self::new(Exit::Usage, error.to_string()),
         }
+    }
+}
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        Self::of(&error, error.kind(), error.hint())
     }
 }
 

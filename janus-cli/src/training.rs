@@ -5,7 +5,7 @@ mod plan;
 mod watch;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use burn::tensor::Device;
@@ -15,6 +15,7 @@ use janus_train::trainer::{Extend, Job, Options};
 use serde_json::json;
 
 use crate::args::RunArgs;
+use crate::choice::Choice;
 use crate::device::DeviceChoice;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::{interrupt, machine};
@@ -24,6 +25,21 @@ use watch::{Summary, Watch};
 pub struct Stage {
     pub config: TrainConfig,
     pub output: PathBuf,
+}
+
+/// What a run starts from: a model folder, the name of a model in the cache, or a run, whose stage
+/// the library looks at.
+pub fn start(typed: &Path, args: &RunArgs) -> Result<PathBuf, Failure> {
+    if typed.join("ckpt").is_dir() {
+        return Ok(typed.to_owned());
+    }
+    let choice = Choice::find(typed, &args.limits.limits())?;
+    let Some(adapter) = choice.adapters.first() else { return Ok(choice.base) };
+    let message =
+        format!("{}: training starts from whole weights, not from an adapter", adapter.display());
+    let base = choice.base.display();
+    let hint = format!("merge it first: janus convert {base} MERGED --lora {}", adapter.display());
+    Err(Failure::new(Exit::Usage, message).hint(hint))
 }
 
 /// The recipe with what flags say in its place.

@@ -102,6 +102,11 @@ impl Engine {
         &self.processor
     }
 
+    /// Both apart again.
+    pub fn into_parts(self) -> (Janus, Processor) {
+        (self.janus, self.processor)
+    }
+
     /// Answers one question. `on_text` gets the text as it becomes certain and may break off.
     ///
     /// # Errors

@@ -208,6 +208,31 @@ impl Janus {
         Ok(head.forward(hidden.to_device(&home).cast(DType::F32)))
     }
 
+    /// Cross-entropy of the words that hidden states should have given, summed, in nats and f32,
+    /// without the logits of more than a few rows in memory; see [`ops::cross_entropy`].
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, D]`
+    /// - `targets`: `[rows]`
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    /// [`Error::PartNotLoaded`] without the text head.
+    pub fn text_loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+    ) -> Result<Tensor<1>, Error> {
+        let head = loaded(&self.language_model.lm_head, "learning text", "lm_head")?;
+        let home = head.weight.device();
+        let hidden = match home == hidden.device() {
+            true => hidden,
+            // As in [`Janus::text_logits`].
+            false => hidden.to_device(&home).cast(DType::F32),
+        };
+        Ok(head.cross_entropy(hidden, targets.to_device(&home)))
+    }
+
     /// Logits over the image codes, in f32.
     ///
     /// # Shapes

@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::ops;
 
@@ -89,6 +89,49 @@ impl Linear {
             None => y,
         };
         y.reshape(dims)
+    }
+}
+
+/// Outputs of [`Linear::cross_entropy`] in memory at any time, 128 MiB in f32: small beside a
+/// model with so many outputs, and many enough for a fast product.
+const OUTPUTS_AT_ONCE: usize = 1 << 25;
+
+impl Linear {
+    /// Cross-entropy of the rows of the result against the number each should have given, summed;
+    /// the result itself never exists as a whole. See [`ops::cross_entropy`].
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, in]`
+    /// - `targets`: `[rows]`, each below `out`
+    /// - output: `[1]`, in f32
+    pub fn cross_entropy(&self, x: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        let [output, _] = self.weight.lazy_shape().dims();
+        let at_once = (OUTPUTS_AT_ONCE / output).max(1);
+        let (x, weight) = self.as_one_product(x);
+        ops::cross_entropy(x, weight, targets, at_once)
+    }
+
+    /// `x · Wᵀ + s·(x·Aᵀ)·Bᵀ + b` is one product of wider rows: `[x, s·x·Aᵀ, 1] · [W, B, b]ᵀ`.
+    /// A layer without adapter and bias is returned as it is.
+    fn as_one_product(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let ([rows, _], [output, _]) = (x.dims(), self.weight.lazy_shape().dims());
+        let (mut inputs, mut weights) = (vec![x.clone()], vec![self.weight.val()]);
+        if let Some(Lora { a, b, scale }) = &self.lora {
+            inputs.push(ops::linear(x.clone(), a.val()) * *scale);
+            weights.push(b.val());
+        }
+        if let Some(bias) = &self.bias {
+            inputs.push(Tensor::ones([rows, 1], (&x.device(), x.dtype())));
+            weights.push(bias.val().reshape([output, 1]));
+        }
+        match (inputs.len(), weights.pop()) {
+            (1, Some(weight)) => (x, weight),
+            (_, last) => {
+                weights.extend(last);
+                let same = weights.into_iter().map(|weight| weight.cast(x.dtype()));
+                (Tensor::cat(inputs, 1), Tensor::cat(same.collect(), 1))
+            }
+        }
     }
 }
 

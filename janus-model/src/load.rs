@@ -7,9 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::{ApplyError, ModuleSnapshot};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device};
 
 use crate::adapters::{AdapterReport, is_adapter};
 use crate::checkpoint::{
@@ -18,6 +17,7 @@ use crate::checkpoint::{
 use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
+use crate::parameters::parameters;
 use crate::precision::{Family, Precision};
 use crate::tables::{TextTables, is_table};
 
@@ -113,40 +113,11 @@ impl JanusConfig {
     /// Canonical name and shape of every tensor that a whole model reads. Nothing is allocated
     /// on `device`.
     pub fn expected_tensors(&self, device: &Device) -> Vec<(String, Vec<usize>)> {
-        expected(&self.init(Parts::All, Precision::F32, device))
+        parameters(&self.init(Parts::All, Precision::F32, device))
             .into_iter()
             .map(|parameter| (canonical_name(&parameter.path), parameter.shape))
             .collect()
     }
-}
-
-struct Parameter {
-    path: String,
-    shape: Vec<usize>,
-}
-
-/// Paths and shapes of all parameters, without computing any.
-fn expected(model: &Janus) -> Vec<Parameter> {
-    #[derive(Default)]
-    struct Visitor {
-        path: Vec<String>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, _kind: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _kind: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let shape = param.lazy_shape().to_vec();
-            self.found.push(Parameter { path: self.path.join("."), shape });
-        }
-    }
-    let mut visitor = Visitor::default();
-    model.visit(&mut visitor);
-    visitor.found
 }
 
 /// Checks both directions, then moves every tensor to its device in the format that `dtype_of`
@@ -159,7 +130,7 @@ fn fill(
     dtype_of: impl Fn(&str, usize) -> DType,
     dir: &Path,
 ) -> Result<(), Error> {
-    let parameters = expected(model);
+    let parameters = parameters(model);
     let names: Vec<_> =
         parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
     Mismatch::check(&names, &tensors)

@@ -24,7 +24,7 @@ use crate::data::formats::Reader;
 use crate::data::prepare::Prepared;
 use crate::data::source::reader;
 use crate::data::tokens::Chance;
-use crate::data::{Bad, DataError, Encode, Objective, OnBad, Packing, Prepare};
+use crate::data::{Bad, DataError, Encode, Kind, Objective, OnBad, Packing, Prepare};
 use crate::frozen::FrozenTokenizer;
 use crate::step::{StepError, Trainee};
 
@@ -146,6 +146,13 @@ impl Evaluation {
     /// Samples to go through.
     pub fn len(&self) -> u64 {
         self.files.iter().map(|files| files.samples).sum()
+    }
+
+    /// Whether no picture is drawn in any of it, as far as the files tell without being read: then
+    /// half a model is enough.
+    pub fn needs_no_drawing(&self) -> bool {
+        let words = |files: &Files| files.reader.kind().is_some_and(|kind| kind != Kind::Draw);
+        self.files.iter().all(words)
     }
 
     /// Whether there is no data at all.

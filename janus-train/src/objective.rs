@@ -21,8 +21,8 @@ pub struct Sum {
 impl Sum {
     /// Rows of logits against the token each should have predicted.
     ///
-    /// Give only supervised rows: a row that is masked out afterwards still costs its logits,
-    /// which for 102,400 words is most of the step. Computed in f32.
+    /// Give only supervised rows: a row that is masked out afterwards still costs its logits. For
+    /// words, of which there are 102,400, see [`janus_model::Janus::text_loss`]. Computed in f32.
     ///
     /// # Shapes
     /// - `logits`: `[N, V]`

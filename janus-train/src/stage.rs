@@ -11,10 +11,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use janus_model::Janus;
 use janus_model::load::canonical_name;
+use janus_model::parameters::parameters;
 use serde::{Deserialize, Serialize};
 
 /// What becomes of a parameter.
@@ -202,7 +203,8 @@ impl Rules {
         let (mut parts, mut uncovered) = (Vec::<Part>::new(), Vec::new());
         let mut idle: BTreeMap<usize, String> =
             self.0.iter().map(|rule| rule.0.clone().into()).enumerate().collect();
-        for (name, count) in parameters(janus) {
+        for parameter in parameters(janus) {
+            let (name, count) = (canonical_name(&parameter.path), parameter.len() as u64);
             let Some(rule) = self.deciding(&name) else {
                 uncovered.push(name);
                 continue;
@@ -240,30 +242,6 @@ impl Rules {
         let janus = janus.map(&mut Marker { rules: self, path: Vec::new() });
         Ok((janus, parts))
     }
-}
-
-/// Canonical name and size of every parameter, nothing computed.
-fn parameters(janus: &Janus) -> Vec<(String, u64)> {
-    #[derive(Default)]
-    struct Visitor {
-        path: Vec<String>,
-        found: Vec<(String, u64)>,
-    }
-    impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, _kind: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _kind: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let count = param.lazy_shape().num_elements() as u64;
-            self.found.push((canonical_name(&self.path.join(".")), count));
-        }
-    }
-    let mut visitor = Visitor::default();
-    janus.visit(&mut visitor);
-    visitor.found
 }
 
 struct Marker<'a> {

@@ -10,11 +10,12 @@
 //!
 //! [`crate::accumulate`] makes gradients of a whole optimizer step from this.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use janus_model::Janus;
 use janus_model::llama::{Mask, Pass};
 use janus_model::load::canonical_name;
+use janus_model::parameters::{Parameter, computed};
 use janus_model::rope::Positions;
 use sha2::{Digest, Sha256};
 
@@ -199,19 +200,19 @@ pub(crate) fn losses(janus: &Janus, hidden: Tensor<3>, batch: &Batch) -> Result<
         let places: Vec<i32> = targets.iter().map(|target| target.place).collect();
         hidden.clone().select(0, ints(&places, [places.len()], &device)) // [n, D]
     };
-    let sum = |logits: Tensor<2>, targets: &[Target]| {
+    let ids = |targets: &[Target]| {
         let ids: Vec<i32> = targets.iter().map(|target| target.id).collect();
-        let sum = Sum::of(logits.clone(), ints(&ids, [ids.len()], &logits.device()));
-        Sum { loss: sum.loss.to_device(&device), ..sum }
+        ints(&ids, [ids.len()], &device)
     };
     let (mut text, mut codes) = (None, None);
     if !batch.text_targets.is_empty() {
-        let logits = janus.text_logits(at(&batch.text_targets).unsqueeze_dim(0))?; // [1, n, V]
-        text = Some(sum(logits.squeeze_dim(0), &batch.text_targets));
+        let targets = &batch.text_targets;
+        let loss = janus.text_loss(at(targets), ids(targets))?.to_device(&device);
+        text = Some(Sum { loss, tokens: targets.len() });
     }
     if !batch.code_targets.is_empty() {
-        let logits = janus.image_logits(at(&batch.code_targets))?; // [m, C]
-        codes = Some(sum(logits, &batch.code_targets));
+        let targets = &batch.code_targets;
+        codes = Some(Sum::of(janus.image_logits(at(targets))?, ids(targets))); // of [m, C]
     }
     Ok(Losses { text, codes })
 }
@@ -222,15 +223,7 @@ fn ints<const D: usize>(values: &[i32], shape: [usize; D], device: &Device) -> T
 
 /// Whether any parameter gets gradients.
 pub(crate) fn trains<M: Module>(module: &M) -> bool {
-    struct Visitor(bool);
-    impl ModuleVisitor for Visitor {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0 |= param.is_require_grad();
-        }
-    }
-    let mut visitor = Visitor(false);
-    module.visit(&mut visitor);
-    visitor.0
+    computed(module).iter().any(Parameter::learns)
 }
 
 /// Canonical name of a parameter by its path in a [`Janus`] or in a [`Trainee`].

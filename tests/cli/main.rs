@@ -15,6 +15,7 @@ mod convert;
 mod devices;
 mod doctor;
 mod estimate;
+mod eval;
 mod generate;
 mod generate_again;
 mod generate_files;

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod loss;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use janus_model::ops;

@@ -10,6 +10,7 @@ mod convert;
 mod devices;
 mod doctor;
 mod estimate;
+mod eval;
 mod generate;
 mod inspect;
 mod model;
@@ -31,6 +32,7 @@ pub use convert::{ConvertArgs, Names};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
+pub use eval::{EvalArgs, EvalCommand, EvalLossArgs};
 pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
@@ -85,6 +87,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Teach a model your own pictures, answers or edits, or go on with that.
     Finetune(FinetuneArgs),
+    /// Measure how good a model is.
+    Eval(EvalArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -108,6 +112,7 @@ impl Command {
             Self::Doctor(args) => args.json,
             Self::Train(args) => args.run.json,
             Self::Finetune(args) => args.run.json,
+            Self::Eval(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
     }

@@ -6,13 +6,12 @@ use janus_train::config::{Source, ValidConfig};
 use janus_train::finetune::{Adapters, Wish};
 
 use crate::args::FinetuneArgs;
-use crate::model;
 use crate::report::{Failure, Verdict};
 use crate::training::{self, Stage};
 
 /// Runs the command.
 pub fn run(args: &FinetuneArgs) -> Result<Verdict, Failure> {
-    let start = model::resolve(&args.model)?;
+    let start = training::start(&args.model, &args.run)?;
     let checkpoint = Checkpoint::open(&start, &args.run.limits.limits())?;
     let (sizes, _) = JanusConfig::from_dir(&checkpoint.dir)?;
     let adapters = Adapters { rank: args.lora, alpha: args.alpha };

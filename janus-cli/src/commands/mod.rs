@@ -8,6 +8,7 @@ pub mod convert;
 pub mod devices;
 pub mod doctor;
 pub mod estimate;
+pub mod eval;
 pub mod finetune;
 pub mod generate;
 pub mod inspect;

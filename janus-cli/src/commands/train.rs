@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use janus_train::config::{RECIPES, Source, TrainConfig};
 
 use crate::args::TrainArgs;
-use crate::model;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::training::{self, Stage};
 
@@ -51,7 +50,7 @@ fn stages(args: &TrainArgs) -> Result<Vec<Stage>, Failure> {
         // The first starts where it was told to, each other one from the end of the one before.
         config.start = match (stages.last(), &args.start) {
             (Some(before), _) if !args.run.dry_run => Some(before.output.clone()),
-            (_, Some(start)) => Some(model::resolve(start)?),
+            (_, Some(start)) => Some(training::start(start, &args.run)?),
             _ => config.start,
         };
         let config = training::with(config, &args.run)?;

@@ -11,14 +11,15 @@
 // The macro below names `NdArray`, which Burn deprecates; we keep it as an oracle.
 #![allow(deprecated)]
 
+mod cross_entropy;
 #[cfg(feature = "cpu")]
 pub mod flex;
 mod gelu;
 pub mod reference;
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 /// Backend operations of Janus. The default bodies define what each one computes.
 #[backend_extension(
@@ -58,6 +59,18 @@ pub trait JanusOps: Backend {
     fn gelu_erf_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::gelu_erf_backward::<Self>(x, gradient)
     }
+
+    /// Cross-entropy of `x · Wᵀ`, summed over rows: `[rows, in]`, `[out, in]` and `[rows]` give
+    /// `[1]` in f32. Logits of `at_once` rows exist at any time.
+    #[fusion(default)]
+    fn cross_entropy(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        at_once: usize,
+    ) -> FloatTensor<Self> {
+        cross_entropy::in_pieces::<Self>(x, weight, targets, at_once, [false; 2]).loss
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -71,6 +84,15 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 {
     fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::tracked::<B, C>(x)
+    }
+
+    fn cross_entropy(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        at_once: usize,
+    ) -> FloatTensor<Self> {
+        cross_entropy::tracked::<B, C>(x, weight, targets, at_once)
     }
 }
 
@@ -106,4 +128,26 @@ pub fn attention_cached(
 /// but Flex, is that of the tanh approximation, which is off by up to 5e-4.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as JanusOps>::gelu_erf(x.into_dispatch()))
+}
+
+/// Cross-entropy of the rows of `x · Wᵀ` against the number each should have given, summed, in nats.
+///
+/// Differentiable by `x` and by the weight, whichever wants it, and never more than `at_once` rows
+/// of logits are in memory: for 102,400 words and 4096 rows, logits and what softmax and its
+/// gradient make of them would take 1.7 GB each.
+///
+/// # Shapes
+/// - `x`: `[rows, in]`, the dtype computed in
+/// - `weight`: `[out, in]`
+/// - `targets`: `[rows]`, each below `out`
+/// - output: `[1]`, in f32
+pub fn cross_entropy(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    at_once: usize,
+) -> Tensor<1> {
+    let [x, weight] = [x, weight].map(Tensor::into_dispatch);
+    let targets = targets.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as JanusOps>::cross_entropy(x, weight, targets, at_once))
 }

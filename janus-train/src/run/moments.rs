@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::OptimizerRecord;
 use burn::store::burn_pack::{self, Reader, Scalar, Tensor as Entry, Writer};
-use burn::tensor::Tensor;
 use janus_model::ErrorKind;
+use janus_model::parameters::{Parameter, computed};
 
 use super::RunError;
 
@@ -30,28 +30,8 @@ pub struct Learner {
 
 /// Every parameter of a module that requires gradients.
 pub fn learners<M: Module>(module: &M) -> Vec<Learner> {
-    #[derive(Default)]
-    struct Visitor {
-        path: Vec<String>,
-        found: Vec<Learner>,
-    }
-    impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, _kind: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _kind: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.val().is_require_grad() {
-                let (path, shape) = (self.path.join("."), param.lazy_shape().to_vec());
-                self.found.push(Learner { path, id: param.id.val(), shape });
-            }
-        }
-    }
-    let mut visitor = Visitor::default();
-    module.visit(&mut visitor);
-    visitor.found
+    let learner = |Parameter { path, id, shape, .. }| Learner { path, id, shape };
+    computed(module).into_iter().filter(Parameter::learns).map(learner).collect()
 }
 
 /// Why moments cannot be used.

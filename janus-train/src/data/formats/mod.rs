@@ -62,9 +62,22 @@ pub enum Format {
     Parquet,
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Messages,
+        Self::Llava,
+        Self::ShareGpt4o,
+        Self::Text,
+        Self::Sidecar,
+        Self::Classes,
+        Self::WebDataset,
+        Self::Parquet,
+    ];
+
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Messages => "messages",
             Self::Llava => "llava",
             Self::ShareGpt4o => "sharegpt4o",
@@ -73,7 +86,13 @@ impl fmt::Display for Format {
             Self::Classes => "classes",
             Self::WebDataset => "webdataset",
             Self::Parquet => "parquet",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,0 +1,110 @@
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand, ValueEnum};
+use janus_train::data::{Format, Kind, OnBad};
+
+use super::{ImageArgs, ModelArgs};
+
+/// `janus eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: EvalCommand,
+}
+
+/// One variant per measure.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Measure the loss over samples: cross-entropy per word and per image code.
+    Loss(EvalLossArgs),
+}
+
+impl EvalArgs {
+    /// Whether the answer, and errors, are to be JSON.
+    pub fn json(&self) -> bool {
+        match &self.what {
+            EvalCommand::Loss(args) => args.json,
+        }
+    }
+}
+
+/// `janus eval loss`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  janus eval loss held-out.jsonl --model models/Janus-Pro-1B
+  janus eval loss held-out.jsonl --model runs/style --json
+  janus eval loss photos --kind understand --samples 500 --model models/Janus-Pro-1B
+
+DATA is JSONL with `messages` and `images` (an <image> in an answer is drawn), or anything else
+that can be trained on: docs/training-data.md. Every answer counts, and nothing else; every word
+and every code counts the same. Samples are read in the order of the files, whole, and nothing is
+left to chance: the same model and data give the same loss.")]
+pub struct EvalLossArgs {
+    /// Files, folders or shards of samples.
+    #[arg(value_name = "DATA", required = true)]
+    pub data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How DATA holds its samples [default: told from the files].
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub format: Option<Format>,
+    /// What DATA is for, where the files do not tell: a picture with a text is drawn [default], or
+    /// described (understand). Samples of another kind cannot be used.
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    pub kind: Option<Kind>,
+    /// Pictures named by paths must lie in this folder [default: the folder of DATA].
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// So many samples of each DATA, from its beginning; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub samples: usize,
+    /// Samples computed together: the loss does not depend on it, but for rounding.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub batch_size: u16,
+    /// Longer samples cannot be used [default: 4096, or what the model can read].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// What a sample that cannot be used does: leave it out, or end the command once there is more
+    /// than one in a thousand.
+    #[arg(long, value_name = "WHAT", default_value = "stop")]
+    pub on_bad_sample: BadSample,
+    #[command(flatten)]
+    pub reading: ImageArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--on-bad-sample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BadSample {
+    /// Leave it out, however many there are
+    Skip,
+    /// End the command once there is more than one in a thousand
+    Stop,
+}
+
+impl BadSample {
+    /// The library's word for it.
+    pub fn on_bad(self) -> OnBad {
+        match self {
+            Self::Skip => OnBad::Skip,
+            Self::Stop => OnBad::default(),
+        }
+    }
+}
+
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let named = |name: String| Format::ALL.into_iter().find(|format| format.name() == name);
+    let names = Format::ALL.map(Format::name);
+    PossibleValuesParser::new(names).try_map(move |name| named(name).ok_or("no such format"))
+}
+
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let named = |name: String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let names = Kind::ALL.map(Kind::name);
+    PossibleValuesParser::new(names).try_map(move |name| named(name).ok_or("no such kind"))
+}
