@@ -55,8 +55,8 @@ pub struct GenerateArgs {
     /// Draw from this picture what the prompt says should become of it; may be given several times.
     ///
     /// Needs a model that was trained to edit, such as FreedomIntelligence/Janus-4o-7B. Pictures come
-    /// before the prompt, or in its places of <image>. It is drawn square, and so are they read: with
-    /// bars where they are not.
+    /// before the prompt, or where it says <image>. What is drawn is square; pictures that are not
+    /// are read with grey bars.
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
     #[command(flatten)]
