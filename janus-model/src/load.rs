@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::store::{ApplyError, ModuleSnapshot};
 use burn::tensor::{DType, Device};
 
@@ -89,7 +90,7 @@ impl Janus {
             true => file,
             false => precision.of_parameter(path, rank),
         };
-        fill(&mut model, tensors, dtype_of, &checkpoint.dir)?;
+        fill(&mut model, "", tensors, dtype_of, &checkpoint.dir)?;
         let put = |dir: &PathBuf| model.add_adapter(dir, &options.limits);
         let adapters = options.adapters.iter().map(put).collect::<Result<_, _>>()?;
         let (dir, tensors) = (checkpoint.dir, count);
@@ -109,30 +110,79 @@ impl Janus {
     }
 }
 
+impl Janus {
+    /// A whole model out of tensors from anywhere, under canonical names: all of them, each in the
+    /// format that `precision` gives it. A tied head may be missing, as in a checkpoint.
+    ///
+    /// `dir` is where they come from, for messages.
+    ///
+    /// # Errors
+    /// Every difference between the tensors and those of the model; one that cannot be read.
+    pub fn from_tensors(
+        config: &JanusConfig,
+        tensors: Vec<LazyTensor>,
+        precision: Precision,
+        device: &Device,
+        dir: &Path,
+    ) -> Result<Self, Error> {
+        let mut model = config.init(Parts::All, precision, device);
+        let tensors = with_tied_head(tensors, config, Parts::All);
+        fill(&mut model, "", tensors, |path, rank| precision.of_parameter(path, rank), dir)?;
+        Ok(model)
+    }
+}
+
+/// Puts tensors into a part of a model, in f32: exactly those that it has, under canonical names,
+/// which are the part's own paths behind `prefix`.
+///
+/// `dir` is where they come from, for messages.
+///
+/// # Errors
+/// As [`Janus::from_tensors`].
+pub fn fill_part<M: Module>(
+    part: &mut M,
+    prefix: &str,
+    tensors: Vec<LazyTensor>,
+    dir: &Path,
+) -> Result<(), Error> {
+    fill(part, prefix, tensors, |_, _| DType::F32, dir)
+}
+
+/// Canonical name and shape of every parameter of a part of a model. None is computed.
+pub fn part_names<M: Module>(part: &M, prefix: &str) -> Vec<(String, Vec<usize>)> {
+    let parameters = parameters(part).into_iter();
+    parameters.map(|p| (canonical_name(&format!("{prefix}{}", p.path)), p.shape)).collect()
+}
+
+/// Every parameter of a part of a model by its canonical name, drawn from the device when read.
+pub fn part_tensors<M: Module>(part: &M, prefix: &str) -> Vec<LazyTensor> {
+    let mut tensors = part.collect(None, None, false);
+    for tensor in &mut tensors {
+        tensor.name = canonical_name(&format!("{prefix}{}", tensor.name));
+    }
+    tensors
+}
+
 impl JanusConfig {
     /// Canonical name and shape of every tensor that a whole model reads. Nothing is allocated
     /// on `device`.
     pub fn expected_tensors(&self, device: &Device) -> Vec<(String, Vec<usize>)> {
-        parameters(&self.init(Parts::All, Precision::F32, device))
-            .into_iter()
-            .map(|parameter| (canonical_name(&parameter.path), parameter.shape))
-            .collect()
+        part_names(&self.init(Parts::All, Precision::F32, device), "")
     }
 }
 
 /// Checks both directions, then moves every tensor to its device in the format that `dtype_of`
-/// gives to its path and rank.
+/// gives to its path and rank. Names are paths behind `prefix`, made canonical.
 ///
 /// `dir` is where the tensors came from, for messages.
-fn fill(
-    model: &mut Janus,
+fn fill<M: Module>(
+    model: &mut M,
+    prefix: &str,
     tensors: Vec<LazyTensor>,
     dtype_of: impl Fn(&str, usize) -> DType,
     dir: &Path,
 ) -> Result<(), Error> {
-    let parameters = parameters(model);
-    let names: Vec<_> =
-        parameters.iter().map(|p| (canonical_name(&p.path), p.shape.clone())).collect();
+    let (parameters, names) = (parameters(model), part_names(model, prefix));
     Mismatch::check(&names, &tensors)
         .map_err(|mismatch| CheckpointError::from(mismatch.in_dir(dir)))?;
     let mut by_name: std::collections::HashMap<String, LazyTensor> =
@@ -184,7 +234,7 @@ pub fn canonical_name(path: &str) -> String {
 
 /// The text head of a checkpoint that stores one table for both. A head of its own always wins:
 /// transformers calls Janus tied by default, the published files are not.
-fn with_tied_head(
+pub fn with_tied_head(
     mut tensors: Vec<LazyTensor>,
     config: &JanusConfig,
     parts: Parts,
@@ -240,7 +290,7 @@ mod tests {
         *tensor = LazyTensor::deferred(norm.into(), dtype, shape, None, length, || {
             Err(burn_pack::Error::IoError("the disk is gone".into()))
         });
-        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("'{norm}'")) && text.contains("the disk is gone"), "{text}");
     }
@@ -249,7 +299,7 @@ mod tests {
     fn a_misfit_names_the_folder() {
         let (checkpoint, mut model) = tiny();
         let tensors = checkpoint.canonical().unwrap().tensors.split_off(1);
-        let error = fill(&mut model, tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&checkpoint.dir.display().to_string()), "{text}");
         assert!(text.contains("1 missing"), "{text}");

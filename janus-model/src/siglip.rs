@@ -154,20 +154,6 @@ impl VisionConfig {
     pub fn init(&self, device: &Device) -> VisionTower {
         let width = self.hidden_size;
         let patch = [self.patch_size; 2];
-        let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
-        let block = |_| VisionBlock {
-            norm1: norm(),
-            attn: VisionAttention {
-                qkv: LinearConfig::new(width, 3 * width).init(device),
-                proj: LinearConfig::new(width, width).init(device),
-                heads: self.num_attention_heads,
-            },
-            norm2: norm(),
-            mlp: VisionMlp {
-                fc1: LinearConfig::new(width, self.intermediate_size).init(device),
-                fc2: LinearConfig::new(self.intermediate_size, width).init(device),
-            },
-        };
         VisionTower {
             vision_tower: SiglipVit {
                 pos_embed: Initializer::Normal { mean: 0.0, std: 0.02 }
@@ -175,10 +161,39 @@ impl VisionConfig {
                 patch_embed: PatchEmbed {
                     proj: Conv2dConfig::new([3, width], patch).with_stride(patch).init(device),
                 },
-                blocks: (0..self.num_hidden_layers).map(block).collect(),
-                norm: norm(),
+                blocks: self.blocks(device),
+                norm: self.norm(device),
             },
         }
+    }
+
+    /// The blocks alone, with random weights: a transformer over anything of the same width.
+    pub fn blocks(&self, device: &Device) -> Vec<VisionBlock> {
+        let width = self.hidden_size;
+        let block = |_| VisionBlock {
+            norm1: self.norm(device),
+            attn: VisionAttention {
+                qkv: LinearConfig::new(width, 3 * width).init(device),
+                proj: LinearConfig::new(width, width).init(device),
+                heads: self.num_attention_heads,
+            },
+            norm2: self.norm(device),
+            mlp: self.mlp(device),
+        };
+        (0..self.num_hidden_layers).map(block).collect()
+    }
+
+    /// One MLP, with random weights.
+    pub fn mlp(&self, device: &Device) -> VisionMlp {
+        VisionMlp {
+            fc1: LinearConfig::new(self.hidden_size, self.intermediate_size).init(device),
+            fc2: LinearConfig::new(self.intermediate_size, self.hidden_size).init(device),
+        }
+    }
+
+    /// One LayerNorm.
+    pub fn norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig::new(self.hidden_size).with_epsilon(self.layer_norm_eps).init(device)
     }
 }
 
@@ -239,13 +254,14 @@ impl VisionAttention {
 }
 
 impl VisionMlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[N, tokens, W]` to the same shape.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.fc2.forward(ops::gelu(self.fc1.forward(x)))
     }
 }
 
 /// LayerNorm in f32, whatever the dtype around it; its weights are kept in f32.
-fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
     let dtype = x.dtype();
     norm.forward(x.cast(DType::F32)).cast(dtype)
 }

@@ -7,8 +7,9 @@
 //! that nothing is loaded for a run that cannot work.
 
 mod data;
-mod read;
-mod validate;
+mod init;
+pub(crate) mod read;
+pub(crate) mod validate;
 
 use std::path::PathBuf;
 
@@ -16,10 +17,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use data::{Mix, Source};
+pub use init::{InitConfig, InitParts};
 pub use read::RecipeError;
 
 use crate::data::OnBad;
 use crate::lora::LoraConfig;
+use crate::optim::AdamW;
 use crate::schedule::{Schedule, Shape};
 use crate::stage::Rules;
 
@@ -49,6 +52,9 @@ pub struct TrainConfig {
     /// What the stage starts from: a model folder, or the run folder of the stage before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
+    /// What the stage starts from, where that is no finished model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitConfig>,
     /// Number that all chance derives from.
     pub seed: u64,
     /// Optimizer steps.
@@ -274,11 +280,7 @@ impl TrainConfig {
     /// SHA-256 of everything here that decides which sample comes when. Where the files lie and
     /// what they hold is not in it, nor how many rows fit into memory.
     pub fn data_digest(&self) -> String {
-        let nowhere = |source: &Source| {
-            let path = PathBuf::new();
-            Source { path, root: None, names: None, ..source.clone() }
-        };
-        let data: Vec<_> = self.data.iter().map(nowhere).collect();
+        let data: Vec<_> = self.data.iter().map(Source::nowhere).collect();
         let batch = BatchConfig { rows: 0, ..self.batch };
         let parts = (data, self.mix, batch, self.objective, self.seed);
         // Plain structs always serialise.
@@ -288,8 +290,25 @@ impl TrainConfig {
 
     /// The optimizer in words, for comparison with a checkpoint's.
     pub fn optimizer_words(&self) -> String {
-        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, .. } = self.optimizer;
+        self.optimizer.words()
+    }
+}
+
+impl OptimizerConfig {
+    /// In words, for comparison with a checkpoint's.
+    pub fn words(&self) -> String {
+        let Self { beta1, beta2, epsilon, weight_decay, .. } = self;
         format!("adamw beta1={beta1} beta2={beta2} epsilon={epsilon:e} weight_decay={weight_decay}")
+    }
+
+    /// The optimizer itself.
+    pub fn adamw(&self) -> AdamW {
+        AdamW {
+            beta_1: self.beta1,
+            beta_2: self.beta2,
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod events;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,39 @@ pub struct Row {
     /// Why the step was left out; absent where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// What else this kind of training tells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
+}
+
+/// Most terms of one step.
+const TERMS: usize = 12;
+
+/// Named numbers of a step: the parts of a loss, shares, whatever belongs to one kind of training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms([Option<(&'static str, f64)>; TERMS]);
+
+impl Terms {
+    /// Adds to the number of that name, which begins at 0.
+    ///
+    /// # Panics
+    /// On more names than there is room for, which no training of ours has.
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        let known = |slot: &Option<(&str, f64)>| slot.is_none_or(|(other, _)| other == name);
+        let slot = self.0.iter_mut().find(|slot| known(slot)).expect("room for a term");
+        *slot = Some((name, slot.map_or(0.0, |(_, sum)| sum) + value));
+    }
+
+    /// The number of that name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// As a row of metrics has them; what is no number is left out.
+    pub fn named(&self) -> BTreeMap<String, f64> {
+        let finite = self.0.iter().flatten().filter(|(_, value)| value.is_finite());
+        finite.map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    }
 }
 
 /// Why metrics cannot be kept.
@@ -235,7 +269,7 @@ fn kept(path: &Path, file: &File, step: u64) -> Result<(u64, f64), MetricsError>
 }
 
 /// Names and values for TensorBoard.
-fn scalars(row: &Row) -> Vec<(&'static str, f64)> {
+fn scalars(row: &Row) -> Vec<(&str, f64)> {
     let always = [
         ("rate", Some(row.rate)),
         ("supervised", Some(row.supervised as f64)),
@@ -248,7 +282,8 @@ fn scalars(row: &Row) -> Vec<(&'static str, f64)> {
         ("memory", row.memory.map(|bytes| bytes as f64)),
         ("skipped", row.skipped.as_ref().map(|_| 1.0)),
     ];
-    always.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    let always = always.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    always.chain(row.terms.iter().map(|(name, value)| (name.as_str(), *value))).collect()
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl Losses {
 impl Trainee {
     /// Takes a model whose parameters know whether they train.
     pub fn new(janus: Janus, activations: Activations) -> Self {
-        let janus = janus.map(&mut Naming { path: Vec::new() });
+        let janus = named(janus, "");
         Self { janus: janus.train(), activations, window: Window::default() }
     }
 
@@ -239,7 +239,12 @@ pub fn parameter_id(name: &str) -> ParamId {
     ParamId::from(u64::from_be_bytes(first))
 }
 
-/// Gives every parameter the id of its name.
+/// Gives every parameter the id of its name, which is its path behind `prefix`.
+pub(crate) fn named<M: Module>(module: M, prefix: &str) -> M {
+    let path = prefix.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    module.map(&mut Naming { path })
+}
+
 struct Naming {
     path: Vec<String>,
 }

@@ -13,7 +13,7 @@ use janus_model::ErrorKind;
 use serde_json::Value;
 
 use crate::config::{GuardConfig, TrainConfig};
-use crate::metrics::{self, Metrics, MetricsError, Row};
+use crate::metrics::{self, Metrics, MetricsError, Row, Terms};
 use crate::run::state::Best;
 use crate::run::{Allow, Found, Identity, Run, RunError, Saved, Staging, State, Ticket};
 use crate::schedule::Schedule;
@@ -97,6 +97,8 @@ pub struct Measured {
     pub tokens: u64,
     /// Bytes of memory in use, where known.
     pub memory: Option<u64>,
+    /// What else there is to tell.
+    pub terms: Terms,
 }
 
 /// What is to be done.
@@ -431,6 +433,7 @@ impl<T: Training> Session<'_, '_, T> {
             memory: measured.memory,
             seconds: self.metrics.seconds_before() + self.begun.elapsed().as_secs_f64(),
             skipped: skipped.map(|reason| reason.to_string()),
+            terms: measured.terms.named(),
         }
     }
 

@@ -18,7 +18,7 @@ use burn::tensor::{Device, Int, Tensor};
 pub use blocks::{AttnBlock, MidBlock, ResBlock, Sampler};
 pub use decoder::VqDecoder;
 pub use encoder::{Level, VqEncoder};
-pub use quantizer::Quantizer;
+pub use quantizer::{Quantized, Quantizer};
 
 use crate::config::{ConfigError, in_range};
 
@@ -144,6 +144,18 @@ impl VqModel {
     /// - output: `[N, e, g, g]`
     pub fn latents(&self, pixels: Tensor<4>) -> Tensor<4> {
         self.quant_conv.forward(self.encoder.forward(pixels))
+    }
+
+    /// Pictures through the whole tokenizer, as training sees it; any size that the levels halve.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[N, 3, H, W]` in [-1, 1]
+    /// - output: the same shape, not clamped; and what the quantiser made
+    pub fn reconstruct(&self, pixels: Tensor<4>) -> (Tensor<4>, Quantized) {
+        let quantized = self.quantize.quantize(self.latents(pixels));
+        let pictures =
+            self.decoder.forward(self.post_quant_conv.forward(quantized.latents.clone()));
+        (pictures, quantized)
     }
 
     /// Codes of pictures, in raster order.

@@ -25,6 +25,20 @@ pub struct Codebook {
     pub weight: Param<Tensor<2>>,
 }
 
+/// What [`Quantizer::quantize`] makes of latents.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// `[N, e, h, w]` in f32: rows of the codebook in the forward pass, the normalised latents in
+    /// the backward pass.
+    pub latents: Tensor<4>,
+    /// `[N·h·w]`, picture by picture in raster order.
+    pub codes: Tensor<1, Int>,
+    /// Mean square of what is between codes and latents; only the codebook feels it.
+    pub codebook: Tensor<1>,
+    /// The same number; only the latents feel it. Not weighted.
+    pub commitment: Tensor<1>,
+}
+
 impl Quantizer {
     pub(super) fn new(config: &VqConfig, device: &Device) -> Self {
         let bound = 1.0 / config.num_embeddings as f64;
@@ -43,11 +57,26 @@ impl Quantizer {
         let places = height * breadth;
         let z = latents.cast(DType::F32).flatten::<3>(2, 3).swap_dims(1, 2);
         let z = unit(z.reshape([n * places, width])); // [N·g·g, e]
+        closest(z, self.rows()).reshape([n, places])
+    }
+
+    /// Latents snapped to their codes, as training sees it: what lies behind gets the gradient of
+    /// the code as if it were the latent itself, and the two losses draw both towards each other.
+    ///
+    /// # Shapes
+    /// - `latents`: `[N, e, h, w]`, any grid
+    pub fn quantize(&self, latents: Tensor<4>) -> Quantized {
+        let [n, width, height, breadth] = latents.dims();
+        let z = latents.cast(DType::F32).permute([0, 2, 3, 1]);
+        let z = unit(z.reshape([n * height * breadth, width])); // [N·h·w, e]
         let rows = self.rows(); // [codes, e]
-        let squares = |t: &Tensor<2>| t.clone().square().sum_dim(1);
-        let cross = z.clone().matmul(rows.clone().transpose()); // [N·g·g, codes]
-        let distance = squares(&z) + squares(&rows).transpose() - cross * 2.0;
-        distance.argmin(1).reshape([n, places])
+        let codes = closest(z.clone().detach(), rows.clone().detach());
+        let snapped = rows.select(0, codes.clone()); // [N·h·w, e]
+        let apart = |a: &Tensor<2>, b: &Tensor<2>| (a.clone() - b.clone().detach()).square().mean();
+        let (codebook, commitment) = (apart(&snapped, &z), apart(&z, &snapped));
+        let through = z.clone() + (snapped - z).detach();
+        let latents = through.reshape([n, height, breadth, width]).permute([0, 3, 1, 2]);
+        Quantized { latents, codes, codebook, commitment }
     }
 
     /// Latents of codes.
@@ -65,6 +94,14 @@ impl Quantizer {
     fn rows(&self) -> Tensor<2> {
         unit(self.embedding.weight.val().cast(DType::F32))
     }
+}
+
+/// The row closest to each of `z`, the first on ties. `[n, e]` and `[codes, e]` to `[n]`.
+fn closest(z: Tensor<2>, rows: Tensor<2>) -> Tensor<1, Int> {
+    let squares = |t: &Tensor<2>| t.clone().square().sum_dim(1);
+    let cross = z.clone().matmul(rows.clone().transpose()); // [n, codes]
+    let distance = squares(&z) + squares(&rows).transpose() - cross * 2.0;
+    distance.argmin(1).squeeze_dim(1)
 }
 
 /// Rows divided by their length, as `torch.nn.functional.normalize`.

@@ -77,8 +77,13 @@ impl Source {
         Spec { path, format, kind, root, names, image_column, text_column, question }
     }
 
+    /// The same source, wherever it lies.
+    pub(crate) fn nowhere(&self) -> Self {
+        Self { path: PathBuf::new(), root: None, names: None, ..self.clone() }
+    }
+
     /// Its paths.
-    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [Some(&mut self.path), self.root.as_mut(), self.names.as_mut()].into_iter().flatten()
     }
 }

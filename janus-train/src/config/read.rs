@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use janus_model::ErrorKind;
 use janus_model::processor::{FileError, read_file};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Source, TrainConfig};
+use super::{InitConfig, Source, TrainConfig};
 
 /// Largest recipe that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -69,7 +71,7 @@ fn in_field(field: &str) -> String {
 }
 
 impl RecipeError {
-    pub(super) fn range(field: &str, value: impl ToString, range: &str) -> Self {
+    pub(crate) fn range(field: &str, value: impl ToString, range: &str) -> Self {
         Self::Range { field: field.to_owned(), value: value.to_string(), range: range.to_owned() }
     }
 
@@ -102,22 +104,66 @@ impl RecipeError {
     }
 }
 
+/// Reads a recipe file of any kind, ranges unseen.
+///
+/// # Errors
+/// The file cannot be read; otherwise as [`parse`], with its path.
+pub(crate) fn file<T: DeserializeOwned>(path: &Path) -> Result<T, RecipeError> {
+    let text = String::from_utf8(read_file(path, MAX_BYTES)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        RecipeError::Encoding { path: path.to_owned(), at }
+    })?;
+    parse(&text).map_err(|error| match error {
+        RecipeError::Parse { line, field, problem, .. } => {
+            RecipeError::Parse { path: Some(path.to_owned()), line, field, problem }
+        }
+        other => other,
+    })
+}
+
+/// Reads a recipe of any kind, ranges unseen.
+///
+/// # Errors
+/// The first thing that is no TOML or no field of a recipe, with its line.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, RecipeError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        let (field, problem) = parts(error);
+        RecipeError::Parse { path: None, line, field, problem }
+    })
+}
+
+/// See [`TrainConfig::with`].
+pub(crate) fn with<T: Clone + Serialize + DeserializeOwned>(
+    config: &T,
+    overrides: &[String],
+) -> Result<T, RecipeError> {
+    let mut config = config.clone();
+    for given in overrides {
+        let fail = |problem: String| RecipeError::Override { given: given.clone(), problem };
+        let (key, value) = given.split_once('=').ok_or_else(|| fail("no key=value".into()))?;
+        let root = Table::try_from(&config).map_err(|error| fail(error.to_string()))?;
+        let mut root = Value::Table(root);
+        put(&mut root, key.trim(), parsed(value)).map_err(fail)?;
+        config = root.try_into().map_err(|error| {
+            let (field, problem) = parts(error);
+            // The key has told the way there already.
+            let names = key.trim().split('.').filter(|part| part.parse::<usize>().is_err());
+            let told = names.collect::<Vec<_>>().join(".").starts_with(&field);
+            fail(if told { problem } else { in_field(&field) + &problem })
+        })?;
+    }
+    Ok(config)
+}
+
 impl TrainConfig {
     /// Reads and checks a recipe file.
     ///
     /// # Errors
     /// See [`RecipeError`]; a relative path in it is taken from the folder of the file.
     pub fn read(path: &Path) -> Result<Self, RecipeError> {
-        let text = String::from_utf8(read_file(path, MAX_BYTES)?).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            RecipeError::Encoding { path: path.to_owned(), at }
-        })?;
-        let mut config = Self::from_toml(&text).map_err(|error| match error {
-            RecipeError::Parse { line, field, problem, .. } => {
-                RecipeError::Parse { path: Some(path.to_owned()), line, field, problem }
-            }
-            other => other,
-        })?;
+        let mut config: Self = file(path)?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
@@ -127,12 +173,7 @@ impl TrainConfig {
     /// # Errors
     /// The first thing that is no TOML or no field of a recipe, with its line.
     pub fn from_toml(text: &str) -> Result<Self, RecipeError> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
-            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-            let (field, problem) = parts(error);
-            RecipeError::Parse { path: None, line, field, problem }
-        })
+        parse(text)
     }
 
     /// The same settings with `key=value` pairs put in their places, one after another.
@@ -143,29 +184,17 @@ impl TrainConfig {
     /// # Errors
     /// The first override that is none, names no field, or has the wrong type.
     pub fn with(&self, overrides: &[String]) -> Result<Self, RecipeError> {
-        let mut config = self.clone();
-        for given in overrides {
-            let fail = |problem: String| RecipeError::Override { given: given.clone(), problem };
-            let (key, value) = given.split_once('=').ok_or_else(|| fail("no key=value".into()))?;
-            let root = Table::try_from(&config).map_err(|error| fail(error.to_string()))?;
-            let mut root = Value::Table(root);
-            put(&mut root, key.trim(), parsed(value)).map_err(fail)?;
-            config = root.try_into().map_err(|error| {
-                let (field, problem) = parts(error);
-                // The key has told the way there already.
-                let names = key.trim().split('.').filter(|part| part.parse::<usize>().is_err());
-                let told = names.collect::<Vec<_>>().join(".").starts_with(&field);
-                fail(if told { problem } else { in_field(&field) + &problem })
-            })?;
-        }
-        Ok(config)
+        with(self, overrides)
     }
 
     /// Takes relative paths from `folder`.
     fn resolve(&mut self, folder: &Path) {
         let sources = self.data.iter_mut().chain(&mut self.valid.data).flat_map(Source::paths);
+        let init = self.init.iter_mut().flat_map(InitConfig::paths);
         let pictures = self.samples.questions.iter_mut().flat_map(|asked| &mut asked.image);
-        for path in sources.chain(pictures).chain(&mut self.start).chain(&mut self.codes) {
+        for path in
+            sources.chain(pictures).chain(&mut self.start).chain(&mut self.codes).chain(init)
+        {
             *path = folder.join(&*path);
         }
     }

@@ -2,14 +2,14 @@
 
 use janus_model::JanusConfig;
 
-use super::{RecipeError, TrainConfig};
+use super::{GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, TrainConfig};
 use crate::data::{Kind, OnBad};
 use crate::stage::{Action, Rule};
 
 /// Name of no model in particular.
 const ANY: &str = "any";
 
-type Checked = Result<(), RecipeError>;
+pub(crate) type Checked = Result<(), RecipeError>;
 
 impl TrainConfig {
     /// Checks every value; data may still be missing, see [`TrainConfig::check_sources`].
@@ -21,8 +21,8 @@ impl TrainConfig {
         self.validate_rules()?;
         self.validate_optimizer()?;
         self.validate_batch()?;
-        self.validate_save()?;
-        self.validate_guard()?;
+        save(&self.save)?;
+        guard(&self.guard)?;
         self.validate_compute()?;
         for (list, sources) in [("data", &self.data), ("valid.data", &self.valid.data)] {
             for (at, source) in sources.iter().enumerate() {
@@ -33,18 +33,19 @@ impl TrainConfig {
     }
 
     fn validate_stage(&self) -> Checked {
-        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
-            let range = "a plain name for a folder";
-            return Err(RecipeError::range("name", format!("{:?}", self.name), range));
-        }
+        name(&self.name)?;
         whole("stage", self.stage.into(), 1, 4)?;
         if self.model != ANY && JanusConfig::preset(&self.model).is_none() {
             let range = "janus-pro-1b, janus-pro-7b, janus-1.3b or any";
             return Err(RecipeError::range("model", format!("{:?}", self.model), range));
         }
-        whole("steps", self.steps, 1, 1_000_000_000)?;
-        whole("schedule.warmup", self.schedule.warmup, 0, self.steps)?;
-        between("schedule.rate", self.schedule.rate, 0.0, 1.0)
+        schedule(self.steps, &self.schedule)?;
+        match (&self.start, &self.init) {
+            (Some(_), Some(_)) => Err(RecipeError::Contradiction(
+                "start and init: a run begins from the one or from the other".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn validate_rules(&self) -> Checked {
@@ -55,17 +56,7 @@ impl TrainConfig {
     }
 
     fn validate_optimizer(&self) -> Checked {
-        let optimizer = &self.optimizer;
-        for (field, value) in [("beta1", optimizer.beta1), ("beta2", optimizer.beta2)] {
-            // At 1 a moment would never hear of a gradient.
-            if !(0.0..1.0).contains(&value) {
-                let field = format!("optimizer.{field}");
-                return Err(RecipeError::range(&field, value, "at least 0 and below 1"));
-            }
-        }
-        positive("optimizer.epsilon", optimizer.epsilon)?;
-        between("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
-        positive("optimizer.clip", optimizer.clip)?;
+        optimizer(&self.optimizer)?;
         between("objective.unconditional", self.objective.unconditional, 0.0, 1.0)?;
         between("objective.first_sentence", self.objective.first_sentence, 0.0, 1.0)
     }
@@ -94,23 +85,6 @@ impl TrainConfig {
             return Err(RecipeError::range("batch.size", self.batch.size, &range));
         }
         Ok(())
-    }
-
-    fn validate_save(&self) -> Checked {
-        whole("save.every", self.save.every, 1, 1_000_000_000)?;
-        if self.save.keep == 1 {
-            let range = "at least 2, or 0 for all: the newest may turn out damaged";
-            return Err(RecipeError::range("save.keep", 1, range));
-        }
-        whole("save.keep", self.save.keep, 0, 1_000_000)?;
-        whole("save.best", self.save.best, 0, 1_000_000)
-    }
-
-    fn validate_guard(&self) -> Checked {
-        whole("guard.window", self.guard.window, 8, 1 << 16)?;
-        between("guard.sigma", self.guard.sigma, 1.0, 1000.0)?;
-        whole("guard.skips", self.guard.skips, 1, 1 << 16)?;
-        whole("guard.within", self.guard.within, self.guard.skips, 1_000_000_000)
     }
 
     fn validate_compute(&self) -> Checked {
@@ -156,7 +130,57 @@ impl TrainConfig {
     }
 }
 
-fn whole(field: &str, value: usize, low: usize, high: usize) -> Checked {
+/// A name that can be a folder.
+pub(crate) fn name(name: &str) -> Checked {
+    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+        let range = "a plain name for a folder";
+        return Err(RecipeError::range("name", format!("{name:?}"), range));
+    }
+    Ok(())
+}
+
+/// How long, and how fast.
+pub(crate) fn schedule(steps: usize, schedule: &ScheduleConfig) -> Checked {
+    whole("steps", steps, 1, 1_000_000_000)?;
+    whole("schedule.warmup", schedule.warmup, 0, steps)?;
+    between("schedule.rate", schedule.rate, 0.0, 1.0)
+}
+
+/// AdamW and the clip.
+pub(crate) fn optimizer(optimizer: &OptimizerConfig) -> Checked {
+    for (field, value) in [("beta1", optimizer.beta1), ("beta2", optimizer.beta2)] {
+        // At 1 a moment would never hear of a gradient.
+        if !(0.0..1.0).contains(&value) {
+            let field = format!("optimizer.{field}");
+            return Err(RecipeError::range(&field, value, "at least 0 and below 1"));
+        }
+    }
+    positive("optimizer.epsilon", optimizer.epsilon)?;
+    between("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
+    positive("optimizer.clip", optimizer.clip)
+}
+
+/// Which checkpoints there are.
+pub(crate) fn save(save: &SaveConfig) -> Checked {
+    whole("save.every", save.every, 1, 1_000_000_000)?;
+    if save.keep == 1 {
+        let range = "at least 2, or 0 for all: the newest may turn out damaged";
+        return Err(RecipeError::range("save.keep", 1, range));
+    }
+    whole("save.keep", save.keep, 0, 1_000_000)?;
+    whole("save.best", save.best, 0, 1_000_000)
+}
+
+/// What is left out.
+pub(crate) fn guard(guard: &GuardConfig) -> Checked {
+    whole("guard.window", guard.window, 8, 1 << 16)?;
+    between("guard.sigma", guard.sigma, 1.0, 1000.0)?;
+    whole("guard.skips", guard.skips, 1, 1 << 16)?;
+    whole("guard.within", guard.within, guard.skips, 1_000_000_000)
+}
+
+/// A whole number between two others.
+pub(crate) fn whole(field: &str, value: usize, low: usize, high: usize) -> Checked {
     match (low..=high).contains(&value) {
         true => Ok(()),
         false => Err(RecipeError::range(field, value, &format!("between {low} and {high}"))),
@@ -164,14 +188,15 @@ fn whole(field: &str, value: usize, low: usize, high: usize) -> Checked {
 }
 
 /// NaN is in no range.
-fn between(field: &str, value: f64, low: f64, high: f64) -> Checked {
+pub(crate) fn between(field: &str, value: f64, low: f64, high: f64) -> Checked {
     match (low..=high).contains(&value) {
         true => Ok(()),
         false => Err(RecipeError::range(field, value, &format!("between {low} and {high}"))),
     }
 }
 
-fn positive(field: &str, value: f64) -> Checked {
+/// A number above 0.
+pub(crate) fn positive(field: &str, value: f64) -> Checked {
     match value > 0.0 && value.is_finite() {
         true => Ok(()),
         false => Err(RecipeError::range(field, value, "a number above 0")),

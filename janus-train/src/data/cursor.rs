@@ -63,6 +63,26 @@ impl Cursor {
         Self { step: 0, sources: sources.map(SourceCursor::start).collect() }
     }
 
+    /// The same place in sources of which `fresh` is the beginning and `lens` the sizes.
+    ///
+    /// # Errors
+    /// [`DataError::Changed`] unless the data are the same, or `changed` allows others.
+    pub(super) fn onto(&self, fresh: Self, lens: &[u64], changed: bool) -> Result<Self, DataError> {
+        let same = self.check(&fresh);
+        if !changed || self.sources.len() != fresh.sources.len() {
+            same?;
+        }
+        let mut cursor = self.clone();
+        for ((at, fresh), len) in cursor.sources.iter_mut().zip(fresh.sources).zip(lens) {
+            (at.name, at.fingerprint, at.seed) = (fresh.name, fresh.fingerprint, fresh.seed);
+            if at.position >= *len {
+                // Of data that became fewer.
+                (at.epoch, at.position, at.bad) = (at.epoch + 1, 0, 0);
+            }
+        }
+        Ok(cursor)
+    }
+
     /// Whether the data are those that `self` was taken from; `fresh` is their beginning.
     ///
     /// # Errors

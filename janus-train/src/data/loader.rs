@@ -174,19 +174,8 @@ impl Loader {
     /// [`DataError::Changed`] unless the data are the same, or `changed` allows others.
     pub fn seek(&mut self, cursor: &Cursor, changed: bool) -> Result<(), DataError> {
         let fresh = Cursor::start(self.streams.iter().map(|stream| stream.source.as_ref()));
-        let same = cursor.check(&fresh);
-        if !changed || cursor.sources.len() != fresh.sources.len() {
-            same?;
-        }
-        self.cursor = cursor.clone();
-        let streams = self.streams.iter().zip(&mut self.cursor.sources);
-        for ((stream, at), fresh) in streams.zip(fresh.sources) {
-            (at.name, at.fingerprint, at.seed) = (fresh.name, fresh.fingerprint, fresh.seed);
-            if at.position >= stream.source.len() {
-                // Of data that became fewer.
-                (at.epoch, at.position, at.bad) = (at.epoch + 1, 0, 0);
-            }
-        }
+        let lens: Vec<u64> = self.streams.iter().map(|stream| stream.source.len()).collect();
+        self.cursor = cursor.onto(fresh, &lens, changed)?;
         self.rewind();
         Ok(())
     }

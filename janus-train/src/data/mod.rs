@@ -10,6 +10,7 @@
 //! pack      which documents share a row
 //! collate   rows ─► Batch
 //! loader    all of it, ahead of the model      the cursor is its whole state
+//! stream    samples alone, for other networks  the same, without documents
 //! ```
 //! Read in this order: [`sample`], [`formats`], [`tokens`], [`loader`].
 //!
@@ -38,6 +39,7 @@ pub mod prepare;
 pub mod random;
 pub mod sample;
 pub mod source;
+pub mod stream;
 pub mod tokens;
 
 pub use budget::OnBad;
@@ -50,4 +52,5 @@ pub use pack::Packing;
 pub use prepare::Prepare;
 pub use sample::Kind;
 pub use source::{Shuffle, Source};
+pub use stream::Stream;
 pub use tokens::{Objective, Tokens};

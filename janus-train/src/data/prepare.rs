@@ -136,11 +136,33 @@ impl Prepare {
     }
 
     fn decode(&self, picture: &Picture, bytes: &[u8]) -> Result<RgbImage8, Why> {
-        decode_image(bytes, &self.limits, self.orientation).map_err(|error| match picture {
-            Picture::File(path) => {
-                Why::Picture(ImageError::File { path: path.clone(), source: Box::new(error) })
-            }
-            Picture::Bytes(_) => Why::Picture(error),
-        })
+        decoded(picture, bytes, &self.limits, self.orientation)
     }
+}
+
+/// A picture out of its bytes; an error names its file.
+fn decoded(
+    picture: &Picture,
+    bytes: &[u8],
+    limits: &ImageLimits,
+    orientation: Orientation,
+) -> Result<RgbImage8, Why> {
+    decode_image(bytes, limits, orientation).map_err(|error| match picture {
+        Picture::File(path) => {
+            Why::Picture(ImageError::File { path: path.clone(), source: Box::new(error) })
+        }
+        Picture::Bytes(_) => Why::Picture(error),
+    })
+}
+
+/// Reads and decodes a picture.
+///
+/// # Errors
+/// [`Why`] it cannot be used.
+pub fn decode(
+    picture: &Picture,
+    limits: &ImageLimits,
+    orientation: Orientation,
+) -> Result<RgbImage8, Why> {
+    decoded(picture, &picture.bytes(limits)?, limits, orientation)
 }

@@ -226,3 +226,19 @@ fn tensorboard_files_hold_the_same_numbers() {
     assert_eq!((second.0, &second.1), (301, &expected));
     assert_eq!(parse(&fs::read(&files[1]).unwrap())[1].0, 302);
 }
+
+#[test]
+fn terms_add_up_and_are_told_by_name() {
+    let mut terms = Terms::default();
+    terms.add("a", 0.25);
+    terms.add("b", f64::NAN);
+    terms.add("a", 0.5);
+    assert_eq!(terms.get("a"), Some(0.75));
+    assert_eq!(terms.get("c"), None);
+    let row = Row { terms: terms.named(), ..row(1) };
+    assert_eq!(row.terms, BTreeMap::from([("a".to_owned(), 0.75)]));
+    assert!(scalars(&row).contains(&("a", 0.75)));
+    let line = serde_json::to_string(&row).unwrap();
+    assert_eq!(serde_json::from_str::<Row>(&line).unwrap(), row);
+    assert!(!serde_json::to_string(&Row::default()).unwrap().contains("terms"));
+}

@@ -74,6 +74,9 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// From here on, `stage` is no stage of a whole model: see [`crate::parts`].
+    pub const PARTS: u8 = 100;
+
     /// Of a model, a stage, and data whose content has the given hash.
     pub fn new(model: &JanusConfig, stage: &TrainConfig, content: &str) -> Self {
         let llm = &model.language;

@@ -48,7 +48,7 @@ pub use error::{Damage, PassedOver, RunError};
 pub(crate) use files::hex;
 pub use keep::Keep;
 pub use manifest::{Identity, Manifest, Role};
-pub use resume::{Allow, Found, start_of};
+pub use resume::{Allow, Found, model_in, start_of};
 pub use state::State;
 
 use model::Frozen;

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use janus_model::Error;
-use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming, SaveOptions, save};
+use janus_model::checkpoint::{
+    Checkpoint, CheckpointError, LazyTensor, Limits, Naming, SaveOptions, save,
+};
+use janus_model::config::Dialect;
 use janus_model::processor::{FileError, ProcessorError, read_file};
+use janus_model::{Error, JanusConfig};
 
 use super::{Role, Run, RunError, Staging, files};
 
@@ -44,27 +47,42 @@ pub struct Companions {
 }
 
 impl Companions {
-    /// Reads them beside the weights at `start`.
+    /// Reads them beside the weights at `start`, or where weights could be: a folder with the sizes
+    /// of a model that begins from nothing has none, and new weights then take the names that
+    /// belong to its `config.json`.
     ///
     /// # Errors
     /// No model is there, or a file cannot be read.
     pub fn read(start: &Path) -> Result<Self, RunError> {
-        let checkpoint = Checkpoint::open(start, &Limits::default()).map_err(Error::from)?;
+        let (dir, naming) = match Checkpoint::open(start, &Limits::default()) {
+            Ok(checkpoint) => (checkpoint.dir, checkpoint.naming),
+            Err(CheckpointError::NoWeights { .. }) => (start.to_owned(), naming_of(start)?),
+            Err(error) => return Err(Error::from(error).into()),
+        };
         let mut files = Vec::new();
         for name in SMALL_FILES {
-            match read_file(&checkpoint.dir.join(name), MAX_SMALL_BYTES) {
+            match read_file(&dir.join(name), MAX_SMALL_BYTES) {
                 Ok(bytes) => files.push((name, bytes)),
                 Err(FileError::Missing { .. }) if name != SMALL_FILES[0] => {}
                 Err(error) => return Err(Error::from(ProcessorError::from(error)).into()),
             }
         }
-        Ok(Self { files, naming: checkpoint.naming })
+        Ok(Self { files, naming })
     }
 
     /// Who named the weights of that model.
     pub fn naming(&self) -> Naming {
         self.naming
     }
+}
+
+/// The names that transformers or DeepSeek's code would look for.
+fn naming_of(dir: &Path) -> Result<Naming, RunError> {
+    let (_, dialect) = JanusConfig::from_dir(dir).map_err(Error::from)?;
+    Ok(match dialect {
+        Dialect::Original => Naming::Original,
+        Dialect::HuggingFace => Naming::HuggingFace,
+    })
 }
 
 /// Weights that never move, on disk.

@@ -123,6 +123,18 @@ impl Run {
     }
 }
 
+/// The model in a folder: the folder itself, or the newest whole checkpoint of a run of any kind.
+///
+/// # Errors
+/// The run has no checkpoint that is whole.
+pub fn model_in(path: &Path) -> Result<PathBuf, RunError> {
+    if !path.join("ckpt").is_dir() {
+        return Ok(path.to_owned());
+    }
+    let found = newest(path)?.ok_or_else(|| RunError::Empty { path: path.to_owned() })?;
+    Ok(found.model())
+}
+
 /// The model that stage `stage` starts from: `path` is a model folder, or the run folder of the
 /// stage before, finished.
 ///
@@ -137,7 +149,11 @@ pub fn start_of(stage: u8, path: &Path) -> Result<PathBuf, RunError> {
     let Manifest { identity, step, steps, .. } = &found.manifest;
     let wrong = |found: String| Err(RunError::Order { path: path.to_owned(), stage, found });
     if identity.stage + 1 != stage {
-        return wrong(format!("stage {}", identity.stage));
+        let found = match identity.stage {
+            Identity::PARTS.. => identity.model.clone(),
+            stage => format!("stage {stage}"),
+        };
+        return wrong(found);
     }
     if step < steps {
         return wrong(format!("step {step} of {steps}"));

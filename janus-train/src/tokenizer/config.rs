@@ -1,0 +1,200 @@
+//! The recipe of an image tokenizer: `stages/tokenizer.toml` has each value with its source.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use janus_model::JanusConfig;
+use janus_model::load::part_names;
+use janus_model::vq::VqConfig;
+use serde::{Deserialize, Serialize};
+
+use super::training::TokenizerTraining;
+use super::{AugmentConfig, CRITIC, CriticConfig, LossConfig, LpipsConfig, PART, PREFIX};
+use crate::config::validate::{Checked, between, positive, whole};
+use crate::config::{
+    GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, Source, ValidConfig,
+};
+use crate::data::OnBad;
+use crate::parts::{Common, Description, Network, Opened, Part, PartBatch, PartError, Recipe};
+use crate::parts::{data, identity};
+use crate::run::Identity;
+use crate::start::part_in;
+
+/// A run that trains an image tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// `tokenizer`.
+    pub part: Part,
+    /// What the run is called.
+    pub name: String,
+    /// A model folder: sizes of the tokenizer, and what lies beside its weights in a checkpoint.
+    pub model: PathBuf,
+    /// A model folder or a run to take weights from; without one they begin at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+    /// Number that all chance derives from.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Side of the pictures, in pixels; need not be that of the model.
+    pub side: usize,
+    /// Decay of the average of the weights, which is then what is kept; without one, no average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<f64>,
+    /// Learning rate by step.
+    pub schedule: ScheduleConfig,
+    /// How gradients become changes, for the tokenizer and for its critic.
+    pub optimizer: OptimizerConfig,
+    /// How much one step sees; the critic's norms see `rows` at a time.
+    pub batch: PartBatch,
+    /// What is learnt from.
+    pub loss: LossConfig,
+    /// Sizes of the critic.
+    pub critic: CriticConfig,
+    /// Networks of the perceptual term; without them it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<LpipsConfig>,
+    /// What is left to chance.
+    pub augment: AugmentConfig,
+    /// When checkpoints are written, and which are kept.
+    pub save: SaveConfig,
+    /// What happens to steps that would do harm.
+    pub guard: GuardConfig,
+    /// What the run is judged by on the way.
+    #[serde(default)]
+    pub valid: ValidConfig,
+    /// What happens to samples that cannot be used.
+    #[serde(default)]
+    pub on_bad: OnBad,
+    /// Where pictures come from; whatever texts they have are not read.
+    #[serde(default)]
+    pub data: Vec<Source>,
+}
+
+impl Recipe for TokenizerConfig {
+    type Training = TokenizerTraining;
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            name: &self.name,
+            model: &self.model,
+            seed: self.seed,
+            steps: self.steps,
+            schedule: &self.schedule,
+            optimizer: &self.optimizer,
+            batch: self.batch,
+            save: &self.save,
+            guard: &self.guard,
+            valid: &self.valid,
+            on_bad: self.on_bad,
+            data: &self.data,
+        }
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let lpips = self.lpips.iter_mut().flat_map(|lpips| [&mut lpips.vgg, &mut lpips.linear]);
+        [&mut self.model].into_iter().chain(&mut self.start).chain(lpips).collect()
+    }
+
+    fn sources(&mut self) -> Vec<&mut Source> {
+        self.data.iter_mut().chain(&mut self.valid.data).collect()
+    }
+
+    fn check(&self) -> Checked {
+        whole("side", self.side, 16, 4096)?;
+        if let Some(decay) = self.average {
+            // At 1 the average would never hear of a weight.
+            if !(0.0..1.0).contains(&decay) {
+                return Err(RecipeError::range("average", decay, "at least 0 and below 1"));
+            }
+        }
+        between("augment.min_crop", self.augment.min_crop, 0.1, 1.0)?;
+        whole("critic.layers", self.critic.layers, 1, 8)?;
+        whole("critic.width", self.critic.width, 1, 4096)?;
+        let loss = &self.loss;
+        positive("loss.reconstruction", loss.reconstruction)?;
+        for (field, value) in [
+            ("loss.perceptual", loss.perceptual),
+            ("loss.codebook", loss.codebook),
+            ("loss.commitment", loss.commitment),
+            ("loss.adversarial", loss.adversarial),
+        ] {
+            between(field, value, 0.0, 1000.0)?;
+        }
+        let least = self.critic.least_side();
+        if loss.adversarial > 0.0 && self.side < least {
+            let range = format!("at least {least}, or the critic has no patch to judge");
+            return Err(RecipeError::range("side", self.side, &range));
+        }
+        Ok(())
+    }
+
+    fn open(&self, device: &Device) -> Result<Opened<TokenizerTraining>, PartError> {
+        let sizes = self.sizes()?;
+        let data = data(&self.common())?;
+        let codes = sizes.num_embeddings;
+        let words = format!("an image tokenizer of {codes} codes of width {}", sizes.embed_dim);
+        let networks = format!("{sizes:?} {:?}", self.critic);
+        let ways = format!("{} {:?} {:?}", self.side, self.augment, self.loss);
+        let identity = identity(&self.common(), (0, words, &networks), &ways, &data);
+        let training = TokenizerTraining::new(self.clone(), &sizes, data, device)?;
+        Ok(Opened { training, identity })
+    }
+
+    fn describe(&self, device: &Device) -> Result<Description, PartError> {
+        let sizes = self.sizes()?;
+        let data = data(&self.common())?.len();
+        let vq = count(&part_names(&sizes.init(device), PREFIX));
+        let mut networks = vec![Network { name: PART.to_owned(), parameters: vq, kept: true }];
+        if self.loss.adversarial > 0.0 {
+            let parameters = count(&part_names(&self.critic.init(device), CRITIC));
+            networks.push(Network { name: "critic".to_owned(), parameters, kept: false });
+        }
+        let average = if self.average.is_some() { vq } else { 0 };
+        let activations = self.batch.rows as u64 * activations(&sizes, self.side);
+        Ok(Description::of(&self.common(), networks, (data, average, activations)))
+    }
+}
+
+impl TokenizerConfig {
+    /// Sizes of the tokenizer, which must be able to cut pictures of this side.
+    fn sizes(&self) -> Result<VqConfig, PartError> {
+        let (model, _) = JanusConfig::from_dir(&self.model)?;
+        let factor = model.gen_vision.factor();
+        match self.side.is_multiple_of(factor) {
+            true => Ok(model.gen_vision),
+            false => {
+                let range = format!("a multiple of {factor}, the side of one code");
+                Err(RecipeError::range("side", self.side, &range).into())
+            }
+        }
+    }
+
+    /// Weights to start from, if there are any.
+    pub(super) fn start(
+        &self,
+    ) -> Result<Option<Vec<janus_model::checkpoint::LazyTensor>>, PartError> {
+        let part = |path: &PathBuf| part_in(Path::new(path), PART);
+        Ok(self.start.as_ref().map(part).transpose()?)
+    }
+}
+
+fn count(names: &[(String, Vec<usize>)]) -> u64 {
+    names.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// Bytes that backward needs of one picture: each residual block keeps about eight maps of its
+/// channels, one level of the decoder one block more than its twin in the encoder.
+fn activations(sizes: &VqConfig, side: usize) -> u64 {
+    let levels = sizes.channel_multiplier.iter().enumerate();
+    let blocks = 2 * sizes.num_res_blocks + 1;
+    let maps = levels.map(|(level, multiplier)| {
+        let places = (side >> level).pow(2);
+        places * sizes.base_channels * multiplier * blocks * 8
+    });
+    4 * maps.sum::<usize>() as u64
+}
+
+/// The first stage of everything that is no whole model.
+const _: () = assert!(Identity::PARTS > 4);

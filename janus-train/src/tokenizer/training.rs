@@ -1,0 +1,384 @@
+//! The tokenizer and its critic under [`crate::strategy`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use janus_model::checkpoint::{Checkpoint, CheckpointError, LazyTensor, Limits, SaveOptions, save};
+use janus_model::load::{fill_part, part_tensors};
+use janus_model::processor::{ImageLimits, Orientation, PixelValues};
+use janus_model::vq::{VqConfig, VqModel};
+use serde_json::Value;
+
+use super::losses::TokenizerLoss;
+use super::usage::Usage;
+use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator};
+use crate::clip::clip;
+use crate::data::error::Why;
+use crate::data::prepare::decode;
+use crate::data::random::hash;
+use crate::data::sample::Sample;
+use crate::data::{Cursor, Stream};
+use crate::metrics::Terms;
+use crate::parts::{PartError, Recipe, valid};
+use crate::run::model::Companions;
+use crate::run::{Found, Role, Run, RunError, Staging, moments};
+use crate::strategy::{Measured, StepError, Training};
+use crate::weights::{self, Pupil, begin, learning};
+
+/// Gradients of both networks; the critic's only where it learns.
+#[derive(Debug)]
+pub struct Pair {
+    /// Of the tokenizer.
+    pub tokenizer: GradientsParams,
+    /// Of the critic.
+    pub critic: Option<GradientsParams>,
+}
+
+/// A tokenizer that learns, with all that this needs.
+#[derive(Debug)]
+pub struct TokenizerTraining {
+    config: TokenizerConfig,
+    vq: Pupil<VqModel>,
+    critic: Pupil<Critic>,
+    /// Of the tokenizer's weights, on the device without gradients.
+    average: Option<VqModel>,
+    lpips: Option<Lpips>,
+    data: Stream,
+    valid: Option<(Stream, usize)>,
+    usage: Usage,
+    companions: Companions,
+    device: Device,
+}
+
+impl TokenizerTraining {
+    /// At the beginning.
+    ///
+    /// # Errors
+    /// Weights to start from, or networks of the perceptual term, cannot be used.
+    pub fn new(
+        config: TokenizerConfig,
+        sizes: &VqConfig,
+        data: Stream,
+        device: &Device,
+    ) -> Result<Self, PartError> {
+        let device = device.clone().autodiff();
+        let fresh = sizes.init(&device);
+        let vq = match config.start()? {
+            None => begin(fresh, PREFIX, config.seed, weights::tokenizer)?,
+            Some(tensors) => filled(fresh, PREFIX, tensors, config.start.as_deref())?,
+        };
+        let critic = config.critic.init(&device);
+        let critic = begin(critic, CRITIC, config.seed, discriminator::law)?;
+        let lpips = config.lpips.as_ref().filter(|_| config.loss.perceptual > 0.0);
+        let lpips = lpips.map(|lpips| Lpips::load(lpips, &device)).transpose()?;
+        let adam = config.optimizer.adamw();
+        let vq = learning(vq, PREFIX);
+        Ok(Self {
+            average: config.average.map(|_| vq.valid()),
+            vq: Pupil::new(vq, adam.into()),
+            critic: Pupil::new(learning(critic, CRITIC), adam.into()),
+            lpips,
+            data,
+            valid: valid(&config.common())?,
+            usage: Usage::new(sizes.num_embeddings),
+            companions: Companions::read(&config.model)?,
+            device,
+            config,
+        })
+    }
+
+    /// The tokenizer as it is now.
+    pub fn model(&self) -> &VqModel {
+        self.vq.part()
+    }
+
+    /// The critic as it is now.
+    pub fn critic(&self) -> &Critic {
+        self.critic.part()
+    }
+
+    /// Gradients of a step over these pictures, clipped, and what was measured.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn learn(
+        &mut self,
+        step: u64,
+        pictures: &[PixelValues],
+    ) -> Result<(Pair, Measured), StepError> {
+        let asked = self.config.loss.is_adversarial(step);
+        let (mut tokenizer, mut critic) =
+            (GradientsAccumulator::new(), GradientsAccumulator::new());
+        let (mut measured, mut terms) = (Measured::default(), Terms::default());
+        for rows in pictures.chunks(self.config.batch.rows.max(1)) {
+            let share = rows.len() as f64 / pictures.len() as f64;
+            let pixels = self.tensor(rows);
+            let (vq, judge) = (self.vq.part(), self.critic.part());
+            let loss = &self.config.loss;
+            let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels);
+            let TokenizerLoss { total, terms: parts, pictures: made, codes } = judged;
+            let gradients = (total.clone() * share).backward();
+            tokenizer.accumulate(vq, GradientsParams::from_grads(gradients, vq));
+            measured.loss += share * number(total)?;
+            let (names, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            for (name, value) in names.into_iter().zip(numbers(Tensor::cat(values, 0))?) {
+                terms.add(name, share * value);
+            }
+            let codes = codes.into_data().convert::<i64>();
+            measured.supervised += codes.num_elements() as u64;
+            self.usage.see(step, codes.iter::<i64>());
+            if asked {
+                let loss = loss.critic(judge, pixels, made);
+                let gradients = (loss.clone() * share).backward();
+                critic.accumulate(judge, GradientsParams::from_grads(gradients, judge));
+                terms.add("critic", share * number(loss)?);
+            }
+        }
+        let mut norm = 0.0;
+        let tokenizer =
+            clipped(self.vq.part(), tokenizer.grads(), self.config.optimizer.clip, &mut norm);
+        measured.grad_norm = norm;
+        let critic = asked.then(|| critic.grads());
+        let critic = critic.map(|gradients| {
+            let gradients =
+                clipped(self.critic.part(), gradients, self.config.optimizer.clip, &mut norm);
+            terms.add("critic_norm", norm);
+            if !norm.is_finite() {
+                // A step is taken by both or by none.
+                measured.grad_norm = norm;
+            }
+            gradients
+        });
+        let (used, dead) = self.usage.shares(step, measured.supervised);
+        terms.add("codes_used", used);
+        terms.add("codes_dead", dead);
+        measured.tokens = measured.supervised;
+        measured.terms = terms;
+        Ok((Pair { tokenizer, critic }, measured))
+    }
+
+    /// `[N, 3, S, S]`, where gradients are known.
+    fn tensor(&self, pictures: &[PixelValues]) -> Tensor<4> {
+        let side = self.config.side;
+        let numbers: Vec<f32> = pictures.iter().flat_map(|p| &p.data).copied().collect();
+        let data = TensorData::new(numbers, [pictures.len(), 3, side, side]);
+        Tensor::from_data(data, (&self.device, DType::F32))
+    }
+
+    /// The pictures of the next step.
+    fn pictures(&mut self) -> Result<Vec<PixelValues>, StepError> {
+        let (side, augment) = (self.config.side, self.config.augment);
+        let ready = move |sample: &Sample, chance: u64| {
+            Ok(augment.square(&picture(sample, chance)?, side, chance))
+        };
+        Ok(self.data.next(self.config.batch.size, ready)?)
+    }
+}
+
+/// One picture of a sample, chosen by chance where there are several.
+fn picture(sample: &Sample, chance: u64) -> Result<janus_model::processor::RgbImage8, Why> {
+    let count = sample.pictures.len() as u64;
+    if count == 0 {
+        return Err(Why::Record("there is no picture".to_owned()));
+    }
+    let chosen = &sample.pictures[(hash(&[chance, 0]) % count) as usize];
+    decode(chosen, &ImageLimits::default(), Orientation::default())
+}
+
+/// Gradients whose norm is at most `limit`; none where one is no number.
+fn clipped<M: Module>(
+    part: &M,
+    gradients: GradientsParams,
+    limit: f64,
+    norm: &mut f64,
+) -> GradientsParams {
+    match clip(part, gradients, limit) {
+        Ok((gradients, found)) => {
+            *norm = found;
+            gradients
+        }
+        Err(_) => {
+            *norm = f64::NAN;
+            GradientsParams::new()
+        }
+    }
+}
+
+fn numbers(tensor: Tensor<1>) -> Result<Vec<f64>, StepError> {
+    let numbers: Vec<f32> = tensor.into_data().try_into_vec().map_err(|e| format!("{e:?}"))?;
+    Ok(numbers.into_iter().map(f64::from).collect())
+}
+
+fn number(tensor: Tensor<1>) -> Result<f64, StepError> {
+    Ok(numbers(tensor)?.first().copied().unwrap_or(f64::NAN))
+}
+
+fn filled<M: Module>(
+    mut part: M,
+    prefix: &str,
+    tensors: Vec<LazyTensor>,
+    path: Option<&Path>,
+) -> Result<M, janus_model::Error> {
+    fill_part(&mut part, prefix, tensors, path.unwrap_or(Path::new("")))?;
+    Ok(part)
+}
+
+impl Training for TokenizerTraining {
+    type Gradients = Pair;
+
+    fn gradients(&mut self, step: u64) -> Result<Option<(Pair, Measured)>, StepError> {
+        let pictures = self.pictures()?;
+        self.learn(step, &pictures).map(Some)
+    }
+
+    fn pass_by(&mut self, _: u64) -> Result<(), StepError> {
+        self.pictures().map(drop)
+    }
+
+    fn update(&mut self, gradients: Pair, rate: f64) {
+        self.vq.update(gradients.tokenizer, rate);
+        if let (Some(average), Some(decay)) = (self.average.take(), self.config.average) {
+            self.average = Some(averaged(average, &self.vq.part().valid(), decay));
+        }
+        if let Some(gradients) = gradients.critic {
+            self.critic.update(gradients, rate);
+        }
+    }
+
+    fn left_out(&mut self) -> Vec<String> {
+        self.data.take_left_out()
+    }
+
+    fn validate(&mut self) -> Result<Option<Measured>, StepError> {
+        let Some((mut stream, count)) = self.valid.take() else { return Ok(None) };
+        let start = stream.cursor().clone();
+        let side = self.config.side;
+        let ready = move |sample: &Sample, _| Ok(augment::middle(&picture(sample, 0)?, side));
+        let (mut measured, mut left) = (Measured::default(), count);
+        let vq = self.average.clone().unwrap_or_else(|| self.vq.part().valid());
+        while left > 0 {
+            let some = left.min(self.config.batch.rows);
+            let pixels = self.tensor(&stream.next(some, ready)?).inner();
+            let (made, _) = vq.reconstruct(pixels.clone());
+            let error = number((made - pixels).square().mean())?;
+            measured.loss += error * some as f64 / count as f64;
+            left -= some;
+        }
+        stream.seek(&start, true)?;
+        self.valid = Some((stream, count));
+        measured.supervised = count as u64;
+        Ok(Some(measured))
+    }
+
+    fn cursors(&self) -> Value {
+        // Plain numbers and strings always serialise.
+        serde_json::to_value(self.data.cursor()).unwrap_or_default()
+    }
+
+    fn save(&mut self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
+        let weights = part_tensors(&self.vq.part().valid(), PREFIX);
+        let shown = match &self.average {
+            Some(average) => part_tensors(average, PREFIX),
+            None => weights.clone(),
+        };
+        staging.model(run, &self.companions, shown, |_| false)?;
+        if self.average.is_some() {
+            write(staging, "weights", weights)?;
+        }
+        write(staging, "critic", part_tensors(&self.critic.part().valid(), CRITIC))?;
+        staging.bytes(Role::Other, "usage", &self.usage.to_bytes())?;
+        write_moments(staging, "moments.bpk", &self.vq)?;
+        write_moments(staging, "critic.bpk", &self.critic)
+    }
+
+    fn load(&mut self, found: &Found) -> Result<(), StepError> {
+        let folder = &found.path;
+        let read = |name: &str| read(&folder.join(name));
+        let model = read("model")?;
+        let weights = match &mut self.average {
+            Some(average) => {
+                fill_part(average, PREFIX, model, folder)?;
+                read("weights")?
+            }
+            None => model,
+        };
+        let adam = self.config.optimizer.adamw();
+        let moments = |name: &str| folder.join(name);
+        self.vq = resumed(&self.vq, PREFIX, weights, (adam, &moments("moments.bpk")))?;
+        self.critic =
+            resumed(&self.critic, CRITIC, read("critic")?, (adam, &moments("critic.bpk")))?;
+        let usage = Usage::from_bytes(&fs::read(folder.join("usage"))?, self.usage.codes());
+        self.usage = usage.ok_or("usage: of another codebook")?;
+        let cursor: Cursor = serde_json::from_value(found.state.cursors.clone())?;
+        Ok(self.data.seek(&cursor, false)?)
+    }
+}
+
+/// Puts networks that are no part of the model into a folder of their own.
+pub(crate) fn write(
+    staging: &mut Staging,
+    name: &str,
+    tensors: Vec<LazyTensor>,
+) -> Result<(), RunError> {
+    staging.folder(Role::Other, name, |folder| {
+        let saved = save(folder, tensors, &SaveOptions::default());
+        saved.map(drop).map_err(|error| janus_model::Error::from(error).into())
+    })
+}
+
+/// All tensors of a folder.
+pub(crate) fn read(folder: &Path) -> Result<Vec<LazyTensor>, CheckpointError> {
+    Ok(Checkpoint::open(folder, &Limits::default())?.canonical()?.tensors)
+}
+
+pub(crate) fn write_moments<M: Module>(
+    staging: &mut Staging,
+    name: &str,
+    pupil: &Pupil<M>,
+) -> Result<(), RunError> {
+    let (record, learners) = (pupil.optimizer.to_record(), moments::learners(pupil.part()));
+    staging.file(Role::Moments, name, |path| moments::write(path, record, &learners))
+}
+
+/// The same part with the weights and moments of a checkpoint.
+pub(crate) fn resumed<M: Module>(
+    pupil: &Pupil<M>,
+    prefix: &str,
+    tensors: Vec<LazyTensor>,
+    (adam, moments): (crate::optim::AdamW, &PathBuf),
+) -> Result<Pupil<M>, StepError> {
+    let mut part = pupil.part().clone();
+    fill_part(&mut part, prefix, tensors, moments)?;
+    let part = learning(part, prefix);
+    let record = moments::read(moments, &moments::learners(&part))?;
+    let optimizer: burn::optim::ModuleOptimizer = adam.into();
+    Ok(Pupil::new(part, optimizer.load_record(record)))
+}
+
+/// `decay · average + (1 − decay) · now`, parameter by parameter.
+fn averaged(average: VqModel, now: &VqModel, decay: f64) -> VqModel {
+    /// Weights by id: what is kept for gradients keeps tensors of any rank.
+    struct Collect(GradientsParams);
+    impl ModuleVisitor for Collect {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.register(param.id, param.val());
+        }
+    }
+    struct Blend(GradientsParams, f64);
+    impl ModuleMapper for Blend {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            let value = match self.0.remove::<D>(id) {
+                Some(now) => value * self.1 + now * (1.0 - self.1),
+                None => value,
+            };
+            Param::from_mapped_value(id, value, mapper)
+        }
+    }
+    let mut weights = Collect(GradientsParams::new());
+    now.visit(&mut weights);
+    average.map(&mut Blend(weights.0, decay))
+}
