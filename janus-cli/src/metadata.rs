@@ -17,8 +17,8 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Encoder, EncodingError, L
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Version of the fields below; a newer one is not understood. Adapters came with 2, and files
-/// without them are still of version 1: older programs read those.
+/// Version of the fields below; a newer one is not understood. Adapters and pictures to draw
+/// from came with 2, and files without them are still of version 1: older programs read those.
 const VERSION: u32 = 2;
 /// Keyword of the chunk.
 const KEYWORD: &str = "janus";
@@ -36,6 +36,12 @@ pub struct Record {
     pub seed: u64,
     pub index: u64,
     pub cfg: f32,
+    /// With pictures to draw from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cfg_image: Option<f32>,
+    /// Pictures that it was drawn from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Source>,
     pub temperature: f32,
     pub top_k: Option<usize>,
     pub top_p: Option<f32>,
@@ -65,10 +71,20 @@ pub struct Adapter {
     pub fingerprint: String,
 }
 
+/// A picture that was drawn from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Name of its file, for people.
+    pub name: String,
+    /// Hash of what it shows.
+    pub sha256: String,
+}
+
 impl Record {
     /// The oldest version that has fields for all that there is to say.
-    pub fn version_with(adapters: &[Adapter]) -> u32 {
-        if adapters.is_empty() { 1 } else { VERSION }
+    pub fn version_with(adapters: &[Adapter], sources: &[Source]) -> u32 {
+        if adapters.is_empty() && sources.is_empty() { 1 } else { VERSION }
     }
 
     /// How codes are chosen.
@@ -88,9 +104,13 @@ impl Record {
     /// How strongly the prompt is followed.
     ///
     /// # Errors
-    /// A weight that makes no sense.
+    /// A weight that makes no sense, or that pictures lack.
     pub fn guidance(&self) -> Result<Guidance, InferError> {
-        let guidance = Guidance { weight: self.cfg };
+        let guidance = Guidance { weight: self.cfg, pictures: self.cfg_image };
+        if self.cfg_image.is_some() == self.images.is_empty() {
+            let problem = "pictures and cfg_image go together".into();
+            return Err(InferError::Request { field: "images", problem });
+        }
         guidance.validate().map(|()| guidance)
     }
 }
@@ -205,6 +225,8 @@ mod tests {
             seed: u64::MAX,
             index: 3,
             cfg: 0.1,
+            cfg_image: Some(2.5),
+            images: vec![Source { name: "day.jpg".into(), sha256: "ef".repeat(32) }],
             temperature: 1.0,
             top_k: Some(100),
             top_p: None,
@@ -262,6 +284,8 @@ mod tests {
             ("\"seed\":", "\"sed\":"),
             ("\"cfg\":0.1", "\"cfg\":-1"),
             ("\"cfg\":0.1", "\"cfg\":1e99"),
+            ("\"cfg_image\":2.5,", ""),
+            ("\"cfg_image\":2.5", "\"cfg_image\":-2.5"),
             ("\"temperature\":1.0", "\"temperature\":\"hot\""),
             ("\"top_k\":100", "\"top_k\":0"),
             ("\"index\":3", "\"index\":-3"),

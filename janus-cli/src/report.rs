@@ -277,6 +277,9 @@ impl From<InferError> for Failure {
             InferError::Request { field: "guidance", .. } => {
                 Some("it is set by --cfg; 5 is usual, 1 draws without guidance".into())
             }
+            InferError::Request { field: "guidance by pictures", .. } => {
+                Some("it is set by --cfg-image; 5 is usual, 0 keeps closest to the pictures".into())
+            }
             _ => None,
         };
         match error {

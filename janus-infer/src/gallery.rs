@@ -6,8 +6,9 @@
 
 use std::ops::ControlFlow;
 
-use janus_model::processor::RgbImage8;
+use janus_model::processor::{RgbImage8, Slot};
 
+use crate::editing::Sources;
 use crate::engine::Engine;
 use crate::error::InferError;
 use crate::generate::{ImageRequest, ImageSpec, Progress, draw, pictures};
@@ -121,9 +122,35 @@ impl Engine {
         &self,
         orders: &[Order],
         manner: &Manner,
+        on_event: impl FnMut(DrawEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, InferError> {
+        self.run(&self.specs(orders, 0)?, None, manner, on_event)
+    }
+
+    /// The same, from pictures and words: each order says what is to be changed.
+    ///
+    /// # Errors
+    /// As [`Engine::draw`]; [`InferError::Request`] where `manner` has no weight for pictures.
+    pub fn edit(
+        &self,
+        pictures: &[RgbImage8],
+        orders: &[Order],
+        manner: &Manner,
+        on_event: impl FnMut(DrawEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, InferError> {
+        // Prompts first: a wrong one costs nothing yet.
+        let specs = self.specs(orders, pictures.len())?;
+        let sources = Sources::new(self.janus(), &self.processor().image, pictures)?;
+        self.run(&specs, Some(sources), manner, on_event)
+    }
+
+    fn run(
+        &self,
+        specs: &[ImageSpec],
+        sources: Option<Sources>,
+        manner: &Manner,
         mut on_event: impl FnMut(DrawEvent<'_>) -> ControlFlow<()>,
     ) -> Result<bool, InferError> {
-        let specs = self.specs(orders)?;
         let mut finished = 0;
         for some in specs.chunks(manner.at_once.max(1)) {
             let request = ImageRequest {
@@ -131,6 +158,7 @@ impl Engine {
                 guidance: manner.guidance,
                 sampling: manner.sampling,
                 pad: self.processor().tokenizer.special().pad as i32,
+                sources: sources.clone(),
             };
             let mut go_on = ControlFlow::Continue(());
             let drawn = draw(self.janus(), &request, |step| {
@@ -189,20 +217,40 @@ impl Engine {
         Ok(Gallery { pictures, complete })
     }
 
-    fn specs(&self, orders: &[Order]) -> Result<Vec<ImageSpec>, InferError> {
+    /// Prompts of orders that start from so many pictures.
+    fn specs(&self, orders: &[Order], pictures: usize) -> Result<Vec<ImageSpec>, InferError> {
         let mut specs: Vec<ImageSpec> = Vec::with_capacity(orders.len());
         for (number, order) in orders.iter().enumerate() {
             // Pictures of one prompt follow each other.
             let same = number.checked_sub(1).filter(|last| orders[*last].prompt == order.prompt);
-            let prompt = match same {
-                Some(last) => specs[last].prompt.clone(),
-                None => {
-                    let ids = self.processor().generate(&order.prompt)?.conditional;
-                    ids.into_iter().map(|id| id as i32).collect()
-                }
+            let (prompt, slots) = match same {
+                Some(last) => (specs[last].prompt.clone(), specs[last].slots.clone()),
+                None => self.prompt(&order.prompt, pictures)?,
             };
-            specs.push(ImageSpec { prompt, sampler: order.sampler });
+            specs.push(ImageSpec { prompt, slots, sampler: order.sampler });
         }
         Ok(specs)
+    }
+
+    /// Ids of a prompt, and where its pictures stand.
+    fn prompt(&self, words: &str, pictures: usize) -> Result<(Vec<i32>, Vec<Slot>), InferError> {
+        let processor = self.processor();
+        let (ids, slots) = match pictures {
+            0 => (processor.generate(words)?.conditional, Vec::new()),
+            _ => {
+                let codes = self.janus().config().image_codes();
+                let prompt = processor.edit(words, pictures, codes)?;
+                (prompt.ids, prompt.slots)
+            }
+        };
+        Ok((ids.into_iter().map(|id| id as i32).collect(), slots))
+    }
+
+    /// Tokens that a prompt takes, its pictures included.
+    ///
+    /// # Errors
+    /// Those of [`janus_model::processor::Processor::generate`].
+    pub fn prompt_tokens(&self, words: &str, pictures: usize) -> Result<usize, InferError> {
+        Ok(self.prompt(words, pictures)?.0.len())
     }
 }

@@ -17,9 +17,10 @@ use std::ops::ControlFlow;
 use burn::tensor::{Tensor, TensorData};
 use janus_model::Janus;
 use janus_model::processor::output::to_rgb;
-use janus_model::processor::{ProcessorError, RgbImage8};
+use janus_model::processor::{ProcessorError, RgbImage8, Slot};
 
 use crate::decoder::{Decoder, download, upload, upload_column};
+use crate::editing::Sources;
 use crate::error::InferError;
 use crate::guidance::Guidance;
 use crate::padding::{Padding, left_pad};
@@ -30,13 +31,15 @@ use crate::sampling::{Sampler, Sampling};
 pub struct ImageSpec {
     /// Token ids, from begin-of-sentence to begin-of-image.
     pub prompt: Vec<i32>,
+    /// Where pictures stand in it; empty where it is drawn from words.
+    pub slots: Vec<Slot>,
     /// Its chance. A picture depends on its prompt, seed and index only, not on those drawn
     /// beside it.
     pub sampler: Sampler,
 }
 
 /// Pictures that are drawn together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ImageRequest {
     /// At least one; prompts may differ.
     pub images: Vec<ImageSpec>,
@@ -46,19 +49,54 @@ pub struct ImageRequest {
     pub sampling: Sampling,
     /// Id of the padding token.
     pub pad: i32,
+    /// What they are drawn from, besides words; with it, every prompt has slots and the guidance a
+    /// weight for pictures.
+    pub sources: Option<Sources>,
 }
 
 impl ImageRequest {
     /// Pictures number `indices` of one prompt and seed, with the reference's settings.
     pub fn new(prompt: &[i32], pad: i32, seed: u64, indices: std::ops::Range<u64>) -> Self {
-        let image =
-            |stream| ImageSpec { prompt: prompt.to_vec(), sampler: Sampler { seed, stream } };
+        let image = |stream| ImageSpec::words(prompt.to_vec(), Sampler { seed, stream });
         Self {
             images: indices.map(image).collect(),
             guidance: Guidance::default(),
             sampling: Sampling::default(),
             pad,
+            sources: None,
         }
+    }
+
+    /// Embeddings of the prompts, rows in the blocks of the guidance, `[R, L, D]`, and how much of
+    /// each row is filling.
+    fn prompts(&self, janus: &Janus) -> Result<(Tensor<3>, Vec<usize>), InferError> {
+        let prompts: Vec<Vec<i32>> = self.images.iter().map(|i| i.prompt.clone()).collect();
+        let rows = self.guidance.with_twins(&prompts, self.pad);
+        let (ids, filled) = left_pad(&rows, self.pad);
+        let ids = upload(&ids, janus.config().language.vocab_size, &janus.device())?;
+        let text = janus.embed_text(ids);
+        let edits = self.guidance.pictures.is_some();
+        let Some(sources) = self.sources.as_ref().filter(|_| edits) else {
+            let words = self.sources.is_none() && !edits;
+            if words && self.images.iter().all(|image| image.slots.is_empty()) {
+                return Ok((text, filled));
+            }
+            let problem = "slots, a weight for pictures and pictures go together";
+            return Err(InferError::request("pictures", problem));
+        };
+        for image in &self.images {
+            sources.check(&image.slots, image.prompt.len())?;
+        }
+        let slots = self.images.iter().map(|image| image.slots.as_slice());
+        let slots: Vec<_> = slots.zip(filled.iter().copied()).collect();
+        Ok((sources.put(text, &slots, self.guidance), filled))
+    }
+}
+
+impl ImageSpec {
+    /// Drawn from words.
+    pub fn words(prompt: Vec<i32>, sampler: Sampler) -> Self {
+        Self { prompt, slots: Vec::new(), sampler }
     }
 }
 
@@ -106,11 +144,8 @@ impl<'a> Drawing<'a> {
         request.guidance.validate()?;
         let config = janus.config();
         let total = config.image_codes();
-        let prompts: Vec<Vec<i32>> = request.images.iter().map(|i| i.prompt.clone()).collect();
-        let rows = request.guidance.with_twins(&prompts, request.pad);
-        let (ids, filled) = left_pad(&rows, request.pad);
-        let ids = upload(&ids, config.language.vocab_size, &janus.device())?; // [R, L]
-        let [batch, prompt] = ids.dims();
+        let (input, filled) = request.prompts(janus)?; // [R, L, D]
+        let [batch, prompt, _] = input.dims();
         let capacity = prompt + total - 1;
         let limit = config.language.max_position_embeddings;
         if capacity > limit {
@@ -123,8 +158,8 @@ impl<'a> Drawing<'a> {
             guidance: request.guidance,
             sampling: request.sampling,
             decoder: Decoder::new(janus, cache, Padding::new(filled)),
-            input: Some(janus.embed_text(ids)), // [R, L, D]
-            codes: vec![Vec::with_capacity(total); prompts.len()],
+            input: Some(input),
+            codes: vec![Vec::with_capacity(total); request.images.len()],
             total,
         })
     }
@@ -167,7 +202,7 @@ impl<'a> Drawing<'a> {
         Progress { done: self.done(), total: self.total, codes: &self.codes }
     }
 
-    /// Rows of the language model's batch: one per picture, and one per twin.
+    /// Rows of the language model's batch: all of every picture.
     pub fn rows(&self) -> usize {
         self.guidance.rows(self.codes.len())
     }

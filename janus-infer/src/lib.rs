@@ -4,12 +4,13 @@
 //! question, pictures ─ processor ─► ids, pixels ─► Prompt ─┐           ┌─► TextStream ─► text
 //!                                            chat::Writing ─┴─ ids [B] ─┘
 //! prompt ─ processor ─► ids ─► ImageRequest ─► generate::Drawing ─► codes ─ pixels ─► pictures
+//!       pictures, to be changed ─► Sources ─┘
 //! ```
 //! Decoding is built in floors, each usable without the one above:
 //!
-//! 1. [`sampling`]: one pure choice, logits to an index; [`guidance`]: two rows to one;
+//! 1. [`sampling`]: one pure choice, logits to an index; [`guidance`]: two or three rows to one;
 //! 2. `decoder`: one step of the language model with its cache; `padding`: unequal prompts;
-//! 3. [`generate`] and [`chat`]: the two loops. [`Drawing`] and [`Writing`] are their state, fresh
+//! 3. [`editing`]: pictures to start from; [`generate`] and [`chat`]: the two loops. [`Drawing`] and [`Writing`] are their state, fresh
 //!    per request: call `step` yourself, or let [`draw`] and [`write`] do it with a callback that
 //!    can break off;
 //! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
@@ -18,7 +19,7 @@
 //!    what an unfinished one shows.
 //!
 //! Letters in shapes: B batch, T tokens, D width, V vocabulary, C codes, N pictures, R rows of the
-//! language model's batch (N, or 2N under guidance).
+//! language model's batch (N, 2N under guidance, 3N from pictures).
 //!
 //! What holds everywhere: chance is a pure function of (seed, stream, step); logits reach the host
 //! once per step, as f32; a cache never grows while an answer is written; nothing prints.
@@ -29,6 +30,7 @@
 pub mod chat;
 pub mod conversation;
 mod decoder;
+pub mod editing;
 pub mod engine;
 pub mod error;
 pub mod gallery;
@@ -42,6 +44,7 @@ pub mod stream;
 
 pub use chat::{Answer, FinishReason, NewToken, Prompt, TextRequest, Writing, write};
 pub use conversation::Chat;
+pub use editing::Sources;
 pub use engine::{AskOptions, Engine, Question, Reply};
 pub use error::InferError;
 pub use gallery::{DrawEvent, DrawOptions, DrawProgress, Gallery, Manner, Order, Picture};

@@ -174,7 +174,8 @@ impl Evaluation {
     ) -> Result<Evaluated, EvaluateError> {
         let mut prepare = prepare.clone();
         let usual = prepare.tokens.objective;
-        prepare.tokens.objective = Objective { unconditional: 0.0, short_captions: 0.0, ..usual };
+        prepare.tokens.objective =
+            Objective { unconditional: 0.0, short_captions: 0.0, hidden_codes: 0.0, ..usual };
         let mut pass = Pass {
             trainee,
             prepare: &prepare,

@@ -14,6 +14,7 @@ mod chat_terminal;
 mod convert;
 mod devices;
 mod doctor;
+mod edit;
 mod estimate;
 mod eval;
 mod generate;

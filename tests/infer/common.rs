@@ -108,7 +108,12 @@ pub struct Expected(Vec<u8>);
 
 impl Expected {
     pub fn of(model: &str) -> Self {
-        let path = fixture(model).join("expected.safetensors");
+        Self::file(model, "expected.safetensors")
+    }
+
+    /// Another file of the same kind beside it.
+    pub fn file(model: &str, name: &str) -> Self {
+        let path = fixture(model).join(name);
         Self(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
     }
 

@@ -60,7 +60,7 @@ fn cached_codes_are_those_of_the_slow_loop() {
     let janus = tiny();
     for weight in [0.0, 1.0, 5.0] {
         let greedy = ImageRequest {
-            guidance: Guidance { weight },
+            guidance: Guidance::words(weight),
             sampling: Sampling::GREEDY,
             ..request(0, 0..1)
         };
@@ -98,7 +98,7 @@ fn a_picture_is_the_same_whatever_is_drawn_beside_it() {
     let janus = tiny();
     for weight in [1.0, 5.0] {
         let guided =
-            |indices| ImageRequest { guidance: Guidance { weight }, ..request(7, indices) };
+            |indices| ImageRequest { guidance: Guidance::words(weight), ..request(7, indices) };
         let three = codes(&janus, &guided(0..3));
         for index in 0..3 {
             let alone = codes(&janus, &guided(index..index + 1));
@@ -119,9 +119,8 @@ fn a_seed_repeats_and_another_differs() {
 fn prompts_of_different_lengths_share_a_batch() {
     let janus = tiny();
     let prompts = [vec![1, 2], vec![1, 10, 20, 30, 40, 2], vec![1, 33, 12, 2]];
-    let image = |(i, prompt): (usize, &Vec<i32>)| ImageSpec {
-        prompt: prompt.clone(),
-        sampler: Sampler { seed: 9, stream: i as u64 },
+    let image = |(i, prompt): (usize, &Vec<i32>)| {
+        ImageSpec::words(prompt.clone(), Sampler { seed: 9, stream: i as u64 })
     };
     let together = ImageRequest {
         images: prompts.iter().enumerate().map(image).collect(),
@@ -138,7 +137,7 @@ fn prompts_of_different_lengths_share_a_batch() {
 fn weight_1_computes_no_twin() {
     let janus = tiny();
     let rows = |weight| {
-        let request = ImageRequest { guidance: Guidance { weight }, ..request(0, 0..3) };
+        let request = ImageRequest { guidance: Guidance::words(weight), ..request(0, 0..3) };
         Drawing::new(&janus, &request).expect("a request").rows()
     };
     assert_eq!((rows(1.0), rows(5.0), rows(0.0)), (3, 6, 6));
@@ -209,7 +208,7 @@ fn impossible_requests_are_refused_before_anything_is_computed() {
     let ok = request(0, 0..1);
     let prompt = |prompt: Vec<i32>| {
         let sampler = Sampler { seed: 0, stream: 0 };
-        ImageRequest { images: vec![ImageSpec { prompt, sampler }], ..ok.clone() }
+        ImageRequest { images: vec![ImageSpec::words(prompt, sampler)], ..ok.clone() }
     };
     let cases = [
         (request(0, 0..0), "ids: the rows are empty"),
@@ -217,7 +216,7 @@ fn impossible_requests_are_refused_before_anything_is_computed() {
         (prompt(vec![1, 60]), "ids: 60 is not in 0..60"),
         (prompt(vec![1, -1]), "ids: -1 is not in 0..60"),
         (prompt(vec![1; 50]), "the prompt takes 50 tokens and 15 more must fit after it"),
-        (ImageRequest { guidance: Guidance { weight: f32::NAN }, ..ok.clone() }, "guidance: NaN"),
+        (ImageRequest { guidance: Guidance::words(f32::NAN), ..ok.clone() }, "guidance: NaN"),
         (
             ImageRequest {
                 sampling: Sampling { top_k: Some(0), ..Sampling::default() },

@@ -198,7 +198,7 @@ fn finished_pictures_survive_a_break() {
     let options = DrawOptions {
         count: 3,
         at_once: 1,
-        guidance: Guidance { weight: 1.0 },
+        guidance: Guidance::words(1.0),
         sampling: Sampling::default(),
         ..DrawOptions::default()
     };
@@ -253,7 +253,7 @@ fn every_order_has_its_own_prompt_and_chance() {
 /// How many pictures come out where the callback breaks off at this event, and whether that is all.
 fn until(engine: &Engine, stop: impl Fn(&DrawEvent<'_>) -> bool) -> (usize, bool) {
     let mut count = 0;
-    let manner = Manner { at_once: 2, guidance: Guidance { weight: 1.0 }, ..Manner::default() };
+    let manner = Manner { at_once: 2, guidance: Guidance::words(1.0), ..Manner::default() };
     let complete = engine.draw(&orders(), &manner, |event| {
         count += usize::from(matches!(event, DrawEvent::Finished(_)));
         if stop(&event) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -6,6 +6,7 @@ mod common;
 mod shared;
 
 mod drawing;
+mod editing;
 mod engine;
 mod pytorch;
 mod stream;

@@ -1,10 +1,11 @@
 //! Adapters: those that PEFT wrote here, ours there, and merged against unmerged.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
-use janus_model::adapters::AdapterSave;
-use janus_model::checkpoint::{Checkpoint, Limits, Naming};
+use janus_model::adapters::{AdapterSave, merged};
+use janus_model::checkpoint::{Checkpoint, LazyTensor, Limits, Naming, cast};
 use janus_model::llama::Mask;
 use janus_model::rope::Positions;
 use janus_model::{Janus, LoadOptions, Parts};
@@ -50,6 +51,12 @@ fn check(case: &Case, janus: &Janus, wanted: &str) {
         let key = format!("{wanted}.{key}");
         case.close_to(&key, &found, &expected.f32s(&key));
     }
+}
+
+/// Values in f32, whatever they are stored as.
+fn read(tensor: &LazyTensor) -> Vec<f32> {
+    let bytes = cast(tensor.clone(), DType::F32).to_bytes().unwrap();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 fn cases() -> impl Iterator<Item = Case> {
@@ -167,6 +174,36 @@ fn merged_and_unmerged_agree() {
             println!("measured merged {}: {off:.1e}", target.name);
             assert!(off <= bound, "{}: {off:.1e}", target.name);
         }
+    }
+}
+
+/// On the way from file to file as in a model: to the last bits in f32, to a rounding in bf16.
+#[test]
+fn files_merge_as_models_do() {
+    let dirs = [folder("adapter"), folder("adapter-decoder")];
+    let limits = Limits::default();
+    for (dtype, bound) in [(DType::F32, 1e-6), (DType::BF16, 1.0 / 128.0)] {
+        let options =
+            LoadOptions { dtype: Some(dtype), adapters: dirs.to_vec(), ..Default::default() };
+        let (mut janus, report) = Janus::load(&folder("hf"), &Device::flex(), &options).unwrap();
+        assert_eq!(report.adapters.len(), 2);
+        janus.merge_adapters();
+        let tensors = Checkpoint::open(folder("hf"), &limits).unwrap().canonical().unwrap().tensors;
+        let before: HashMap<_, _> = tensors.iter().map(|t| (t.name.clone(), read(t))).collect();
+        let device = Device::flex();
+        let found = merged(tensors, janus.config(), (&dirs, &limits), Some(dtype), &device);
+        let found: HashMap<_, _> =
+            found.unwrap().0.iter().map(|t| (t.name.clone(), read(t))).collect();
+        let mut changed = 0;
+        for tensor in janus.tensors() {
+            let (expected, found) = (read(&tensor), &found[&tensor.name]);
+            let scale = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            let off = expected.iter().zip(found).map(|(a, b)| (a - b).abs());
+            let off = off.fold(0.0, f32::max) / scale;
+            assert!(off <= bound, "{} in {dtype:?}: {off:.1e}", tensor.name);
+            changed += usize::from(*found != before[&tensor.name]);
+        }
+        assert_eq!(changed, 29);
     }
 }
 

@@ -11,7 +11,8 @@ use janus_train::data::{Objective, Packing, Tokens};
 
 use crate::data_common::{CODES, processor, rgb, tokens};
 
-const NO_CHANCE: Chance = Chance { unconditional: false, short_caption: false };
+const NO_CHANCE: Chance =
+    Chance { unconditional: false, short_caption: false, hidden_codes: false };
 
 fn picture() -> Picture {
     Picture::Bytes(Bytes::from_static(b"never decoded"))
@@ -138,7 +139,7 @@ fn every_document_begins_with_the_prompt_of_inference() {
             assert_eq!(found.ids[..prompt.len()], prompt, "{name} {question}");
             assert_eq!(found.drawn[0].begin, prompt.len() - 1);
 
-            let hidden = Chance { unconditional: true, short_caption: false };
+            let hidden = Chance { unconditional: true, ..NO_CHANCE };
             let found = tokens.document(&conversation(&[question, "<image>"], 1), hidden).unwrap();
             let twin: Vec<i32> = drawing.unconditional.iter().map(|id| *id as i32).collect();
             assert_eq!(found.ids[..twin.len()], twin, "{name} {question}");
@@ -202,26 +203,128 @@ fn prompts_are_learnt_only_on_request_and_never_those_of_drawings() {
     assert_eq!(document(&exact(), &sample).ids, found.ids);
 }
 
+/// By hand: each picture as it is seen and as codes, then the wish, without a blank.
 #[test]
-fn hiding_a_prompt_spares_the_pictures_in_it() {
+fn an_editing_document_token_by_token() {
     let tokens = exact();
-    let sample = conversation(&["<image>bluer, please", "<image>"], 2);
-    let shown = document(&tokens, &sample);
-    let hidden = Chance { unconditional: true, short_caption: true };
-    let hidden = tokens.document(&sample, hidden).unwrap();
-    assert_eq!((hidden.ids.len(), &hidden.seen), (shown.ids.len(), &shown.seen));
-    let begin = shown.drawn[0].begin;
-    let kept = [560, 563, 568];
-    for (before, after) in shown.ids[..begin].iter().zip(&hidden.ids) {
-        assert_eq!(*after, if kept.contains(before) { *before } else { 562 });
+    let processor = &tokens.processor;
+    let found = document(&tokens, &conversation(&["<image>\nMake it red.\n", "<image>"], 2));
+    let mut expected = vec![560, 576];
+    expected.extend(encode(processor, ": "));
+    expected.push(563);
+    let start = expected.len();
+    expected.extend([562; 144]);
+    expected.extend([568, 563]);
+    let source = expected.len() - 1;
+    expected.extend([562; CODES]);
+    expected.push(568);
+    expected.extend(encode(processor, "Make it red.\n\n"));
+    expected.push(577);
+    expected.extend(encode(processor, ":"));
+    expected.push(563);
+    let begin = expected.len() - 1;
+    expected.extend([562; CODES - 1]);
+    assert_eq!(found.ids, expected);
+    assert_eq!(found.seen, [Seen { picture: 0, start }]);
+    let shown = Drawn { picture: 0, begin: source, read: CODES, learnt: false };
+    let drawn = Drawn { picture: 1, begin, read: CODES - 1, learnt: true };
+    assert_eq!(found.drawn, [shown, drawn]);
+    assert!(found.targets.is_empty());
+    // The codes of the source are read, those of the answer are learnt.
+    let codes: Vec<Vec<i32>> = [100, 200].map(|n| (n..n + CODES as i32).collect()).to_vec();
+    let pixels = vec![vec![0.0; 3]];
+    let example = Example { document: found, pixels, codes: codes.clone() };
+    let batch = collate(&[vec![&example]], Packing::Isolated, 562, 144);
+    assert_eq!(batch.codes, [&codes[0][..], &codes[1][..CODES - 1]].concat());
+    assert_eq!(batch.code_places[..CODES], places(source + 1, CODES));
+    assert_eq!(batch.code_targets.iter().map(|t| t.id).collect::<Vec<_>>(), codes[1]);
+    assert_eq!(batch.code_targets[0].place, begin as i32);
+}
+
+fn places(start: usize, count: usize) -> Vec<i32> {
+    (start as i32..(start + count) as i32).collect()
+}
+
+/// What inference reads with `janus generate --image`, in each of its three rows.
+#[test]
+fn every_editing_document_begins_with_the_prompt_of_inference() {
+    let questions = ["Make it red.", "  spaces ", "<|User|> 3 times!", "一只猫。", "- a\n- b"];
+    for name in ["tiny-pro/original", "tiny-odd/hf"] {
+        let tokens = Tokens { processor: processor(name), ..exact() };
+        let processor = &tokens.processor;
+        for question in questions {
+            for (asked, data, count) in [
+                (question.to_owned(), format!("<image>{question}"), 1),
+                (question.to_owned(), format!("<image>\n<image>\n{question}"), 2),
+                (format!("{question}<image>so"), format!("{question} <image> so"), 1),
+            ] {
+                let prompt = processor.edit(&asked, count, CODES).unwrap();
+                let ids: Vec<i32> = prompt.ids.iter().map(|id| *id as i32).collect();
+                let sample = conversation(&[&data, "<image>"], count + 1);
+                let found = document(&tokens, &sample);
+                assert_eq!(found.ids[..ids.len()], ids, "{name} {data:?}");
+                let (sources, drawn) = found.drawn.split_at(count);
+                assert_eq!(drawn[0].begin, ids.len() - 1);
+                for ((slot, seen), source) in prompt.slots.iter().zip(&found.seen).zip(sources) {
+                    assert_eq!((slot.picture, slot.features), (seen.picture, seen.start));
+                    assert_eq!((slot.picture, slot.codes), (source.picture, source.begin + 1));
+                }
+
+                let part = Chance { hidden_codes: true, ..NO_CHANCE };
+                let part = tokens.document(&sample, part).unwrap();
+                assert_eq!((&part.ids, &part.seen), (&found.ids, &found.seen));
+                assert_eq!(part.drawn, drawn, "only what is learnt is read as codes");
+
+                let twin = Chance { unconditional: true, ..NO_CHANCE };
+                let twin = tokens.document(&sample, twin).unwrap();
+                let hidden = unconditional(&ids, processor.tokenizer.special().pad as i32);
+                assert_eq!(twin.ids[..ids.len()], hidden, "{name} {data:?}");
+                assert_eq!((twin.seen.len(), &twin.drawn[..]), (0, drawn));
+            }
+        }
     }
-    assert_eq!(shown.ids[begin..], hidden.ids[begin..]);
+}
+
+/// As in the first row of guidance: nothing but begin-of-sentence and begin-of-image.
+fn unconditional(ids: &[i32], pad: i32) -> Vec<i32> {
+    let mut ids = ids.to_vec();
+    let last = ids.len() - 1;
+    ids[1..last].fill(pad);
+    ids
+}
+
+/// A wish about a picture that was drawn a turn before: the sources of each turn stand in it.
+#[test]
+fn later_wishes_follow_earlier_pictures() {
+    let tokens = exact();
+    let talk = ["<image>Make it red.", "<image>", "<image>Now blue.", "<image>"];
+    let found = document(&tokens, &conversation(&talk, 4));
+    let learnt: Vec<bool> = found.drawn.iter().map(|drawn| drawn.learnt).collect();
+    assert_eq!(learnt, [false, true, false, true]);
+    for (seen, source) in found.seen.iter().zip([found.drawn[0], found.drawn[2]]) {
+        assert_eq!(seen.picture, source.picture);
+        assert_eq!(source.begin, seen.start + 144 + 1);
+        let ends = [seen.start - 1, seen.start + 144, source.begin, source.begin + CODES + 1];
+        assert_eq!(ends.map(|place| found.ids[place]), [563, 568, 563, 568]);
+    }
+    let error = tokens.document(&conversation(&["<image> \n", "<image>"], 2), NO_CHANCE);
+    assert_eq!(error.unwrap_err().to_string(), "the wish is empty");
+}
+
+/// A share of them, for each sample its own.
+#[test]
+fn codes_are_hidden_as_often_as_was_said() {
+    let objective = Objective { hidden_codes: 0.5, ..Objective::exact(4096) };
+    let hidden = |index| Chance::of(&objective, 1, 0, index).hidden_codes;
+    let count = (0..10_000).filter(|index| hidden(*index)).count();
+    assert!(count.abs_diff(5_000) < 250, "{count}");
+    assert!((0..1000).all(|index| Chance::of(&Objective::exact(1), 1, 0, index) == NO_CHANCE));
 }
 
 #[test]
 fn only_bare_captions_to_be_drawn_are_cut() {
     let tokens = exact();
-    let short = Chance { unconditional: false, short_caption: true };
+    let short = Chance { short_caption: true, ..NO_CHANCE };
     let cut = |sample: &Sample| tokens.document(sample, short).unwrap();
     let long = conversation(&["A cat. It sleeps.", "<image>"], 1);
     assert_eq!(cut(&long), document(&tokens, &conversation(&["A cat.", "<image>"], 1)));

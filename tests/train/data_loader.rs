@@ -310,6 +310,30 @@ fn pictures_are_prepared_as_at_inference() {
     assert_eq!(pixels, &expected);
 }
 
+/// Sources and answers of editing are whole pictures, so that they lie upon each other.
+#[test]
+fn edited_pictures_are_prepared_as_at_inference() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = [save(folder.path(), 1), save(folder.path(), 2)];
+    let line = serde_json::json!({"images": images, "messages": [
+        {"role": "user", "content": "<image>Make it red."},
+        {"role": "assistant", "content": "<image>"},
+    ]});
+    let spec = Spec::of(write(folder.path(), "edits.jsonl", format!("{line}\n")));
+    let source = Source::open(&spec, (0, 1.0), Shuffle::Off).unwrap().remove(0);
+    let prepare = Prepare::new(tokens(Objective::exact(512)));
+    let rules = prepare.tokens.processor.image.clone();
+    let found = prepare.sample(&source, 0, 0).unwrap();
+    assert_eq!(found.pixels[0], rules.understanding_pixels(&rgb(1)).data);
+    let wanted: Vec<_> = [1, 2].map(|number| rules.editing_pixels(&rgb(number))).to_vec();
+    let pixels = found.codes.iter().map(|codes| match codes {
+        Codes::Wanted { pixels, .. } => pixels.clone(),
+        Codes::Known(_) => panic!("no cache"),
+    });
+    assert_eq!(pixels.collect::<Vec<_>>(), wanted);
+    assert_ne!(wanted[0], rules.generation_pixels(&rgb(1)), "these are cut");
+}
+
 #[test]
 fn codes_are_computed_once_and_kept() {
     let folder = tempfile::tempdir().unwrap();

@@ -31,6 +31,9 @@ pub struct EstimateArgs {
     /// Pictures in a question.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub images: u16,
+    /// Pictures that each drawing starts from, as with `janus generate --image`.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sources: u16,
     /// Tokens of an answer.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_tokens: u32,

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use janus_infer::Guidance;
 
-use super::{ModelArgs, SamplingArgs};
+use super::{ImageArgs, ModelArgs, SamplingArgs};
 use crate::formats::Format;
 
 /// Heading of the flags that show a picture while it is drawn.
@@ -19,6 +20,7 @@ Examples:
   janus generate --prompts prompts.txt -n 2 --grid all.png -o pictures/ --model models/Janus-Pro-1B
   janus generate 'a fox' -o fox.jpg --quality 90 --preview now.png --model models/Janus-Pro-1B
   janus generate --reproduce light-2.png -o again.png --model models/Janus-Pro-7B
+  janus generate 'make it night' --image day.jpg -o night.png --model models/Janus-4o-7B
 
 Several pictures are called light-1.png, light-2.png and so on; those of a prompt file 0001.png,
 0002.png, or 0001-1.png, 0001-2.png. The same prompt, seed and settings give the same pictures,
@@ -42,7 +44,7 @@ pub struct GenerateArgs {
     #[arg(
         long,
         value_name = "FILE.png",
-        conflicts_with_all = ["num_images", "first", "cfg", "temperature", "top_k", "top_p",
+        conflicts_with_all = ["num_images", "first", "cfg", "cfg_image", "temperature", "top_k", "top_p",
             "repetition_penalty", "seed", "at_once", "skip_existing", "grid"]
     )]
     pub reproduce: Option<PathBuf>,
@@ -50,6 +52,13 @@ pub struct GenerateArgs {
     // `requires` would be waived where the other two stand in for --reproduce.
     #[arg(long, conflicts_with_all = ["prompt", "prompts"])]
     pub any_model: bool,
+    /// Draw from this picture what the prompt says should become of it; may be given several times.
+    ///
+    /// Needs a model that was trained to edit, such as FreedomIntelligence/Janus-4o-7B. Pictures come
+    /// before the prompt, or where it says <image>. What is drawn is square; pictures that are not
+    /// are read with grey bars.
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
     #[command(flatten)]
     pub files: FileArgs,
     /// How many pictures of each prompt.
@@ -65,11 +74,16 @@ pub struct GenerateArgs {
     /// How strongly the prompt is followed; 1 is not at all, and twice as fast.
     #[arg(long, value_name = "WEIGHT", default_value_t = 5.0, allow_negative_numbers = true)]
     pub cfg: f32,
+    /// With --image: 0 keeps closest to the pictures, more is freer with their details [default: 5].
+    #[arg(long, value_name = "WEIGHT", requires = "images", allow_negative_numbers = true)]
+    pub cfg_image: Option<f32>,
     /// 0 always takes the likeliest code.
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub reading: ImageArgs,
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
@@ -130,4 +144,14 @@ pub enum Show {
     /// In any terminal, if need be with coloured half blocks
     Always,
     Never,
+}
+
+impl GenerateArgs {
+    /// How strongly prompts are followed, and pictures if there are any.
+    pub fn guidance(&self) -> Guidance {
+        match self.images.is_empty() {
+            true => Guidance::words(self.cfg),
+            false => Guidance::editing(self.cfg, self.cfg_image.unwrap_or(Guidance::PICTURES)),
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::{machine, process};
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
-    let guidance = Guidance { weight: args.cfg };
+    let guidance = Guidance::words(args.cfg);
     guidance.validate()?;
     let start = Instant::now();
     let loaded = Loaded::open(&args.model, Parts::All)?;

@@ -17,7 +17,10 @@ use crate::units::{size, torch_name};
 
 /// Runs the command.
 pub fn run(args: &EstimateArgs) -> Result<Verdict, Failure> {
-    let guidance = Guidance { weight: args.cfg };
+    let guidance = match args.sources {
+        0 => Guidance::words(args.cfg),
+        _ => Guidance::editing(args.cfg, Guidance::PICTURES),
+    };
     guidance.validate()?;
     let (config, file) = sizes(args)?;
     let mut plans = Vec::new();
@@ -90,8 +93,9 @@ impl Plan {
         let words = args.prompt_tokens as usize;
         let answer = args.max_new_tokens as usize;
         let asking = Workload::asking(config, usize::from(args.images), words, answer);
+        let prompt = Workload::editing_prompt(config, words, usize::from(args.sources));
         let drawing = |count: &u16| {
-            let work = Workload::drawing(config, words, usize::from(*count), guidance);
+            let work = Workload::drawing(config, prompt, usize::from(*count), guidance);
             (*count, forecast(config, &place, &work))
         };
         let available = found.memory();
@@ -102,7 +106,7 @@ impl Plan {
             available,
             asking: forecast(config, &place, &asking),
             drawing: args.num_images.iter().map(drawing).collect(),
-            at_once: pictures_at_once(config, &place, (words, guidance), MOST, bounds),
+            at_once: pictures_at_once(config, &place, (prompt, guidance), MOST, bounds),
         })
     }
 

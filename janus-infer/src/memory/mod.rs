@@ -45,7 +45,7 @@ impl Place {
 pub struct Workload {
     /// Which halves are loaded.
     pub parts: Parts,
-    /// Rows of the language model's batch; twice the pictures where guidance is on.
+    /// Rows of the language model's batch; two or three times the pictures under guidance.
     pub rows: usize,
     /// Tokens of the longest prompt.
     pub prompt: usize,
@@ -63,13 +63,21 @@ impl Workload {
         pictures: usize,
         guidance: Guidance,
     ) -> Self {
+        // What is drawn from pictures needs both halves of the model.
+        let edits = guidance.pictures.is_some();
         Self {
-            parts: Parts::Generation,
+            parts: if edits { Parts::All } else { Parts::Generation },
             rows: guidance.rows(pictures),
             prompt,
             tokens: prompt + config.image_codes() - 1,
             pictures: 1,
         }
+    }
+
+    /// Tokens of a prompt of `words` tokens that starts from `sources` pictures: each has two ends
+    /// twice.
+    pub fn editing_prompt(config: &JanusConfig, words: usize, sources: usize) -> usize {
+        words + sources * (config.vision.num_tokens() + config.image_codes() + 4)
     }
 
     /// One question with `pictures` pictures and `words` other tokens, and an answer of up to
@@ -301,6 +309,18 @@ mod tests {
         assert_eq!([fit((Some(exact), None)), fit((Some(exact - 1), None))], [5, 4]);
         let largest = largest_cache_tensor(&config, &Precision::F32, &at(3));
         assert_eq!([fit((None, Some(largest))), fit((None, Some(largest - 1)))], [3, 2]);
+    }
+
+    #[test]
+    fn editing_has_three_rows_of_long_prompts() {
+        let config = JanusConfig::pro_1b();
+        let prompt = Workload::editing_prompt(&config, 24, 1);
+        assert_eq!(prompt, 24 + 576 + 576 + 4);
+        let edit = Workload::drawing(&config, prompt, 2, Guidance::editing(5.0, 5.0));
+        let draw = Workload::drawing(&config, 24, 2, Guidance::default());
+        assert_eq!((edit.rows, edit.parts, draw.rows), (6, Parts::All, 4));
+        let cache = |work: &Workload| forecast(&config, &cpu(), work).cache;
+        assert_eq!(cache(&edit), 6 * 1755 * cache(&draw) / (4 * 599));
     }
 
     #[test]

@@ -98,6 +98,19 @@ impl ImageProcessorConfig {
         self.normalize(&canvas)
     }
 
+    /// Resizes and pads as [`ImageProcessorConfig::understanding_pixels`], in the range of the VQ
+    /// encoder: for editing, where both must show the same, and all of it.
+    ///
+    /// # Shapes
+    /// any picture -> `[3, image_size, image_size]`, always in [-1,1]
+    pub fn editing_pixels(&self, image: &RgbImage8) -> PixelValues {
+        let (width, height) = self.resized(image.width, image.height);
+        let resized = resize_bicubic(image, width, height);
+        let canvas = pad_to_square(&resized, self.image_size, self.background_color);
+        let vq_range = Self { image_size: self.image_size, ..Self::default() };
+        vq_range.normalize(&canvas)
+    }
+
     /// Resizes, crops and normalises one picture for the VQ encoder.
     ///
     /// # Shapes

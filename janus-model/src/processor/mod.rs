@@ -9,6 +9,7 @@
 //! The files that fix the rules ship with a checkpoint; [`Processor::from_dir`] reads them.
 
 pub mod decode;
+pub mod editing;
 pub mod error;
 mod files;
 pub mod image;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use crate::config::JanusConfig;
 
 pub use self::decode::{ImageLimits, Orientation, decode_image, load_image};
+pub use self::editing::{EditPrompt, Slot};
 pub use self::error::{
     ErrorKind, FileError, ImageConfigError, ImageError, ImageLimit, ProcessorError, PromptError,
     TokenizerError,
@@ -204,6 +206,27 @@ impl Processor {
     pub fn generate(&self, prompt: &str) -> Result<GenerationPrompt, ProcessorError> {
         let prompt = GenerationPrompt::new(prompt, self.style, &self.tokenizer)?;
         self.check_length(prompt.conditional.len())?;
+        Ok(prompt)
+    }
+
+    /// Prepares the prompt of a picture to be drawn from `pictures` others, of `codes` codes each.
+    /// [`IMAGE_PLACE`] stands for a picture; where it stands nowhere, all come first.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Prompt`] for another number of places than pictures, and for a prompt
+    /// above [`Processor::context_length`].
+    pub fn edit(
+        &self,
+        prompt: &str,
+        pictures: usize,
+        codes: usize,
+    ) -> Result<EditPrompt, ProcessorError> {
+        let asked = Conversation::from_text(Some(""), &[(Role::User, prompt)], pictures)?;
+        let content = asked.messages.into_iter().flat_map(|message| message.content);
+        let content: Vec<Part> = content.collect();
+        let how = (self.style, &self.tokenizer);
+        let prompt = EditPrompt::new("", &content, how, (self.num_image_tokens, codes))?;
+        self.check_length(prompt.ids.len())?;
         Ok(prompt)
     }
 

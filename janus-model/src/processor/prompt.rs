@@ -277,11 +277,11 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    fn plain(&mut self, text: &str) {
+    pub(super) fn plain(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    fn control(&mut self, token: &str) {
+    pub(super) fn control(&mut self, token: &str) {
         let start = self.text.len();
         self.text.push_str(token);
         self.trusted.push(start..self.text.len());

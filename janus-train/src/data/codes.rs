@@ -34,6 +34,15 @@ pub trait Encode {
 /// Which picture, prepared and encoded how.
 pub type Key = [u8; 32];
 
+/// What of a picture is in the square that is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Its middle, to its shorter side.
+    Middle,
+    /// All of it, with bars.
+    Whole,
+}
+
 /// A folder of codes.
 #[derive(Debug)]
 pub struct Cache {
@@ -58,12 +67,15 @@ impl Cache {
     }
 
     /// The name of a picture's codes; `side` in pixels, `upright` where EXIF is followed.
-    pub fn key(&self, picture: &[u8], side: usize, upright: bool) -> Key {
+    pub fn key(&self, picture: &[u8], side: usize, upright: bool, framing: Framing) -> Key {
         let mut hash = Sha256::new();
         hash.update(b"janus image codes");
         hash.update(PREPROCESSING.to_le_bytes());
         hash.update((side as u64).to_le_bytes());
         hash.update([u8::from(upright)]);
+        if framing == Framing::Whole {
+            hash.update(b"whole");
+        }
         hash.update(self.tokenizer);
         hash.update(picture);
         hash.finalize().into()
@@ -128,7 +140,7 @@ mod tests {
     fn codes_come_back_and_damage_counts_as_absent() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path(), [7; 32], 4).unwrap();
-        let key = cache.key(b"a picture", 384, true);
+        let key = cache.key(b"a picture", 384, true, Framing::Middle);
         assert_eq!(cache.get(&key), None);
         cache.put(&key, &[0, 1, 16_383, 65_535]).unwrap();
         assert_eq!(cache.get(&key), Some(vec![0, 1, 16_383, 65_535]));
@@ -152,11 +164,12 @@ mod tests {
     fn everything_that_codes_depend_on_is_in_the_key() {
         let folder = tempfile::tempdir().unwrap();
         let cache = |tokenizer| Cache::open(folder.path(), tokenizer, 4).unwrap();
-        let key = cache([1; 32]).key(b"a", 384, true);
-        assert_ne!(key, cache([2; 32]).key(b"a", 384, true));
-        assert_ne!(key, cache([1; 32]).key(b"b", 384, true));
-        assert_ne!(key, cache([1; 32]).key(b"a", 96, true));
-        assert_ne!(key, cache([1; 32]).key(b"a", 384, false));
+        let key = cache([1; 32]).key(b"a", 384, true, Framing::Middle);
+        assert_ne!(key, cache([2; 32]).key(b"a", 384, true, Framing::Middle));
+        assert_ne!(key, cache([1; 32]).key(b"b", 384, true, Framing::Middle));
+        assert_ne!(key, cache([1; 32]).key(b"a", 96, true, Framing::Middle));
+        assert_ne!(key, cache([1; 32]).key(b"a", 384, false, Framing::Middle));
+        assert_ne!(key, cache([1; 32]).key(b"a", 384, true, Framing::Whole));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use janus_model::processor::{
     ImageError, ImageLimits, Orientation, PixelValues, RgbImage8, decode_image,
 };
 
-use super::codes::{Cache, Key};
+use super::codes::{Cache, Framing, Key};
 use super::error::{Bad, Place, Why};
 use super::sample::{Picture, Sample};
 use super::source::Source;
-use super::tokens::{Chance, Document, Tokens};
+use super::tokens::{Chance, Document, Drawn, Tokens};
 
 /// How samples are made ready.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Prepared {
     pub document: Document,
     /// Pixels of the pictures that are read, as [`Document::seen`] has them.
     pub pixels: Vec<Vec<f32>>,
-    /// Codes of the pictures of answers, as [`Document::drawn`] has them.
+    /// Codes of the pictures that stand as codes, as [`Document::drawn`] has them.
     pub codes: Vec<Codes>,
 }
 
@@ -102,7 +102,9 @@ impl Prepare {
         let document = self.tokens.document(sample, chance)?;
         let seen = document.seen.iter().map(|seen| self.seen(&sample.pictures[seen.picture]));
         let pixels = seen.collect::<Result<_, _>>()?;
-        let drawn = document.drawn.iter().map(|drawn| self.drawn(&sample.pictures[drawn.picture]));
+        let edits = sample.edits();
+        let drawn = |drawn: &Drawn| self.drawn(&sample.pictures[drawn.picture], edits);
+        let drawn = document.drawn.iter().map(drawn);
         let codes = drawn.collect::<Result<_, _>>()?;
         Ok((document, pixels, codes))
     }
@@ -113,16 +115,23 @@ impl Prepare {
         Ok(self.tokens.processor.image.understanding_pixels(&image).data)
     }
 
-    /// Codes, or pixels for the image tokenizer.
-    fn drawn(&self, picture: &Picture) -> Result<Codes, Why> {
+    /// Codes, or pixels for the image tokenizer: all of the picture in editing, where what is read
+    /// and what is drawn lie upon each other, else its middle.
+    fn drawn(&self, picture: &Picture, edits: bool) -> Result<Codes, Why> {
         let bytes = picture.bytes(&self.limits)?;
         let rules = &self.tokens.processor.image;
         let upright = self.orientation == Orientation::Upright;
-        let key = self.cache.as_ref().map(|c| (c, c.key(&bytes, rules.image_size, upright)));
+        let framing = if edits { Framing::Whole } else { Framing::Middle };
+        let key = |cache: &Cache| cache.key(&bytes, rules.image_size, upright, framing);
+        let key = self.cache.as_ref().map(|cache| (cache, key(cache)));
         if let Some(codes) = key.and_then(|(cache, key)| cache.get(&key)) {
             return Ok(Codes::Known(codes));
         }
-        let pixels = rules.generation_pixels(&self.decode(picture, &bytes)?);
+        let image = self.decode(picture, &bytes)?;
+        let pixels = match framing {
+            Framing::Whole => rules.editing_pixels(&image),
+            Framing::Middle => rules.generation_pixels(&image),
+        };
         Ok(Codes::Wanted { key: key.map(|(_, key)| key), pixels })
     }
 

@@ -100,7 +100,7 @@ impl Turn {
         Self { role, pieces, learnt: true }
     }
 
-    fn pictures(&self) -> usize {
+    pub(super) fn pictures(&self) -> usize {
         self.pieces.iter().filter(|piece| matches!(piece, Piece::Picture(_))).count()
     }
 }
@@ -191,6 +191,13 @@ impl Sample {
             Some(expected) => Err(Why::Kind { found, expected }),
             None => Ok(self),
         }
+    }
+
+    /// Whether a picture is drawn from others.
+    pub fn edits(&self) -> bool {
+        let Content::Turns { turns, .. } = &self.content else { return false };
+        let seen = |turn: &Turn| turn.role == Role::User && turn.pictures() > 0;
+        self.kind() == Kind::Draw && turns.iter().any(seen)
     }
 
     /// What is learnt from it.

@@ -7,19 +7,27 @@
 //! understanding  bos system <|User|>: boi IMG×576 eoi question <|Assistant|>: ANSWER eos
 //! text           bos system <|User|>: question <|Assistant|>: ANSWER eos
 //! drawing        bos <|User|>: caption <|Assistant|>: boi C0 C1 … C575
+//! editing        bos <|User|>: boi IMG×576 eoi boi code×576 eoi wish <|Assistant|>: boi C0 … C575
 //! plain text     bos WORDS eos
 //! ```
 //! Capitals are learnt. A code is predicted from the place before its own, the first one from
 //! begin-of-image. What a document does not need, it does not have: the last code of a picture is
 //! read only where something follows, and then end-of-image closes it.
 //!
-//! Source: Janus (arXiv 2410.13848), sections 3.2 to 3.4.
+//! Guidance at inference has rows that are shown less, so documents that show less are learnt, too:
+//! drawing and editing ones without anything before begin-of-image, editing ones without the codes
+//! of the pictures that are read.
+//!
+//! Source: Janus (arXiv 2410.13848), sections 3.2 to 3.4. Editing: the layout of Janus-4o
+//! (<https://github.com/FreedomIntelligence/ShareGPT-4o-Image>), where codes are hidden in half of
+//! the samples, and prompts of editing never.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use janus_model::processor::{
-    Conversation, DEFAULT_SYSTEM_PROMPT, Message, Part, Processor, Role, SpecialIds,
+    Conversation, DEFAULT_SYSTEM_PROMPT, EditPrompt, Message, Part, Processor, Role, Slot,
+    SpecialIds,
 };
 
 use super::caption::first_sentence;
@@ -40,18 +48,33 @@ pub struct Objective {
     pub unconditional: f64,
     /// How often a caption to be drawn is cut to its first sentence: 0.25 in the paper.
     pub short_captions: f64,
+    /// How often the codes of the pictures that an editing sample starts from become padding: 0.5
+    /// in Janus-4o.
+    pub hidden_codes: f64,
 }
 
 impl Default for Objective {
     fn default() -> Self {
-        Self { max_tokens: 4096, supervise_prompt: false, unconditional: 0.1, short_captions: 0.25 }
+        Self {
+            max_tokens: 4096,
+            supervise_prompt: false,
+            unconditional: 0.1,
+            short_captions: 0.25,
+            hidden_codes: 0.5,
+        }
     }
 }
 
 impl Objective {
     /// Without chance: for measuring a loss.
     pub fn exact(max_tokens: usize) -> Self {
-        Self { max_tokens, supervise_prompt: false, unconditional: 0.0, short_captions: 0.0 }
+        Self {
+            max_tokens,
+            supervise_prompt: false,
+            unconditional: 0.0,
+            short_captions: 0.0,
+            hidden_codes: 0.0,
+        }
     }
 }
 
@@ -62,6 +85,8 @@ pub struct Chance {
     pub unconditional: bool,
     /// The caption is cut to its first sentence.
     pub short_caption: bool,
+    /// The codes of the pictures that are read are hidden.
+    pub hidden_codes: bool,
 }
 
 impl Chance {
@@ -71,6 +96,7 @@ impl Chance {
         Self {
             unconditional: happens(draw(1), objective.unconditional),
             short_caption: happens(draw(2), objective.short_captions),
+            hidden_codes: happens(draw(3), objective.hidden_codes),
         }
     }
 }
@@ -84,7 +110,7 @@ pub struct Seen {
     pub start: usize,
 }
 
-/// A picture that stands in an answer.
+/// A picture that stands as codes: in an answer, or in the prompt of an editing sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
     /// Index in the sample.
@@ -93,7 +119,7 @@ pub struct Drawn {
     pub begin: usize,
     /// How many of the codes are read.
     pub read: usize,
-    /// Whether its codes are learnt; `false` only where the data say so.
+    /// Whether its codes are learnt; `false` in prompts, and where the data say so.
     pub learnt: bool,
 }
 
@@ -106,7 +132,7 @@ pub struct Document {
     pub targets: Vec<Target>,
     /// Pictures that are read, in order of their places.
     pub seen: Vec<Seen>,
-    /// Pictures that stand in answers.
+    /// Pictures that stand as codes.
     pub drawn: Vec<Drawn>,
 }
 
@@ -196,7 +222,11 @@ impl<'a> Writer<'a> {
             let (question, answer) = (&exchange[0], &exchange[1]);
             let system = if number == 0 { system } else { "" };
             let short = chance.short_caption && alone;
-            let prompt = self.prompt(system, question, short, number > 0)?;
+            let edits = self.drawing && question.pictures() > 0;
+            let prompt = match edits {
+                true => self.wish(system, question, chance.hidden_codes, number > 0)?,
+                false => self.prompt(system, question, short, number > 0)?,
+            };
             // Guidance at inference knows one prompt and its twin, so does dropping it here.
             if chance.unconditional && alone {
                 self.hide(prompt);
@@ -217,7 +247,6 @@ impl<'a> Writer<'a> {
         let processor = &self.tokens.processor;
         let content = question.pieces.iter().map(|piece| match piece {
             Piece::Picture(picture) => Part::Image(*picture),
-            // Only a bare caption is cut; an instruction for editing is needed as a whole.
             Piece::Text(text) if short && question.pieces.len() == 1 => {
                 Part::Text(first_sentence(text).to_owned())
             }
@@ -235,6 +264,41 @@ impl<'a> Writer<'a> {
         let start = self.document.ids.len();
         // A later question follows the end of the answer before it, not a second beginning.
         self.written(&ids[usize::from(later)..], &rendered.images);
+        Ok(start..self.document.ids.len())
+    }
+
+    /// Pictures and what should become of them, as inference writes it. Returns its places.
+    fn wish(
+        &mut self,
+        system: &str,
+        question: &Turn,
+        hidden_codes: bool,
+        later: bool,
+    ) -> Result<Range<usize>, Why> {
+        let Tokens { processor, codes, .. } = self.tokens;
+        let content = question.pieces.iter().map(|piece| match piece {
+            Piece::Picture(picture) => Part::Image(*picture),
+            Piece::Text(text) => Part::Text(text.clone()),
+        });
+        let content: Vec<Part> = content.collect();
+        let words = |part: &Part| matches!(part, Part::Text(text) if !text.trim().is_empty());
+        if !content.iter().any(words) {
+            return Err(Why::Empty("the wish"));
+        }
+        let how = (processor.style, &processor.tokenizer);
+        let prompt = EditPrompt::new(system, &content, how, (processor.num_image_tokens, *codes))?;
+        let (start, skipped) = (self.document.ids.len(), usize::from(later));
+        // Begin-of-image belongs to the answer.
+        let ids = &prompt.ids[skipped..prompt.ids.len() - 1];
+        self.document.ids.extend(ids.iter().map(|id| *id as i32));
+        for Slot { picture, features, codes: first } in prompt.slots {
+            let place = |place: usize| start + place - skipped;
+            self.document.seen.push(Seen { picture, start: place(features) });
+            if !hidden_codes {
+                let begin = place(first) - 1;
+                self.document.drawn.push(Drawn { picture, begin, read: *codes, learnt: false });
+            }
+        }
         Ok(start..self.document.ids.len())
     }
 
@@ -261,15 +325,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Puts padding, which is attended, in place of all words but begin-of-sentence: what the twin
-    /// of a guided prompt has. Pictures that are read stay, with the tokens around them.
+    /// Puts padding, which is attended, in place of everything but begin-of-sentence: what the twin
+    /// of a guided prompt has. Of pictures nothing is left.
     fn hide(&mut self, prompt: Range<usize>) {
-        let keep = [self.special.bos, self.special.begin_of_image, self.special.end_of_image];
         for id in &mut self.document.ids[prompt] {
-            if !keep.contains(&(*id as u32)) {
+            if *id != self.special.bos as i32 {
                 *id = self.special.pad as i32;
             }
         }
+        self.document.seen.clear();
+        self.document.drawn.clear();
     }
 
     fn answer(&mut self, answer: &Turn, last: bool) -> Result<(), Why> {

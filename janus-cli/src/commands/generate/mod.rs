@@ -9,10 +9,10 @@ mod files;
 mod plan;
 mod prompts;
 mod reproduce;
+mod sources;
 mod studio;
 
 use janus_infer::{Guidance, Manner};
-use janus_model::{Error, Parts};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
@@ -21,6 +21,7 @@ use crate::interrupt;
 use crate::model::{Identity, Loaded};
 use crate::report::{self, Failure, Verdict};
 use plan::Plan;
+use sources::Sources;
 use studio::{Origin, Studio};
 
 /// Runs the command.
@@ -28,10 +29,11 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     if let Some(path) = &args.reproduce {
         return reproduce::run(args, path);
     }
-    let guidance = Guidance { weight: args.cfg };
+    let guidance = args.guidance();
     guidance.validate()?;
     let sampling = args.sampling.with(args.temperature)?;
     let seed = args.sampling.seed();
+    let sources = Sources::read(args)?;
     let plan = Plan::new(args, seed)?;
     if plan.skipped > 0 {
         report::note(&format!("left out because their files exist: {}", plan.skipped));
@@ -42,23 +44,27 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     interrupt::listen();
     let recorded = plan.has_png() && !args.files.no_metadata;
     let identity = recorded.then(|| Identity::of(&args.model)).transpose()?;
-    let loaded = Loaded::open(&args.model, Parts::Generation)?;
-    let origin = identity.map(|identity| Origin::new(&loaded, identity));
+    let loaded = Loaded::open(&args.model, sources.parts())?;
+    let origin = identity.map(|identity| Origin::new(&loaded, identity, &sources));
     let at_once = match args.at_once {
         Some(count) => usize::from(count),
-        None => at_once(&loaded, &plan, guidance)?,
+        None => at_once(&loaded, &plan, &sources, guidance)?,
     };
     let manner = Manner { guidance, sampling, at_once };
-    let mut studio = Studio::new(args, &plan, &manner, &loaded.engine, origin);
+    let mut studio = Studio::new(args, (&plan, &sources), &manner, &loaded.engine, origin);
     let complete = studio.draw()?;
     let grid = studio.write_sheet()?;
     if args.json {
-        let told = json!({
+        let mut told = json!({
             "images": studio.images, "complete": complete, "prompt": args.prompt,
             "cfg": args.cfg, "temperature": args.temperature, "top_k": sampling.top_k,
             "top_p": sampling.top_p, "repetition_penalty": sampling.repetition_penalty,
             "seed": seed, "device": loaded.device, "grid": grid,
         });
+        if !sources.paths.is_empty() {
+            told["sources"] = json!(sources.paths);
+            told["cfg_image"] = json!(guidance.pictures);
+        }
         report::print_json(&naming(&loaded.adapters, told))?;
     }
     if complete {
@@ -68,14 +74,19 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
 }
 
 /// How many pictures fit into memory together, with the longest of the prompts.
-fn at_once(loaded: &Loaded, plan: &Plan, guidance: Guidance) -> Result<usize, Failure> {
+fn at_once(
+    loaded: &Loaded,
+    plan: &Plan,
+    sources: &Sources,
+    guidance: Guidance,
+) -> Result<usize, Failure> {
     let mut longest = 0;
     let mut last = None;
     for order in &plan.orders {
         // A series has one prompt.
         if last.replace(&order.prompt) != Some(&order.prompt) {
-            let ids = loaded.engine.processor().generate(&order.prompt).map_err(Error::from)?;
-            longest = longest.max(ids.conditional.len());
+            let pictures = sources.pictures.len();
+            longest = longest.max(loaded.engine.prompt_tokens(&order.prompt, pictures)?);
         }
     }
     Ok(loaded.pictures_at_once(longest, guidance, plan.orders.len()))

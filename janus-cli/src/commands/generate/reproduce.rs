@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use janus_infer::{Manner, Order, Sampler};
-use janus_model::Parts;
 use serde_json::json;
 
 use super::plan::Plan;
+use super::sources::Sources;
 use super::studio::{Origin, Studio};
 use crate::args::{GenerateArgs, ModelArgs};
 use crate::choice::naming;
@@ -23,6 +23,10 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
     let sampler = Sampler { seed: record.seed, stream: record.index };
     let plan = Plan::single(args, Order { prompt: record.prompt.clone(), sampler })?;
     let manner = Manner { guidance: record.guidance()?, sampling: record.sampling()?, at_once: 1 };
+    let sources = Sources::read(args)?;
+    if sources.record().iter().map(|s| &s.sha256).ne(record.images.iter().map(|s| &s.sha256)) {
+        return Err(other_pictures(path, &record));
+    }
     interrupt::listen();
     let identity = Identity::of(&args.model)?;
     let other_model = identity.fingerprint.to_string() != record.model_fingerprint
@@ -30,9 +34,9 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
     if other_model && !args.any_model {
         return Err(another_model(path, &record, &identity));
     }
-    let loaded = Loaded::open(&as_recorded(&args.model, &record), Parts::Generation)?;
-    let origin = (!args.files.no_metadata).then(|| Origin::new(&loaded, identity));
-    let mut studio = Studio::new(args, &plan, &manner, &loaded.engine, origin);
+    let loaded = Loaded::open(&as_recorded(&args.model, &record), sources.parts())?;
+    let origin = (!args.files.no_metadata).then(|| Origin::new(&loaded, identity, &sources));
+    let mut studio = Studio::new(args, (&plan, &sources), &manner, &loaded.engine, origin);
     if !studio.draw()? {
         report::note("stopped before the picture was finished");
         return Ok(Verdict::Interrupted);
@@ -89,6 +93,18 @@ fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
         args.dtype = args.dtype.or(record.dtype.parse().ok());
     }
     args
+}
+
+fn other_pictures(path: &Path, record: &Record) -> Failure {
+    let names: Vec<&str> = record.images.iter().map(|source| source.name.as_str()).collect();
+    let from = match names.is_empty() {
+        true => "words alone".to_owned(),
+        false => names.join(", "),
+    };
+    let message =
+        format!("{}: drawn from {from}, and --image gives something else", path.display());
+    Failure::new(Exit::Usage, message)
+        .hint("give --image for each of those pictures, unchanged and in this order")
 }
 
 /// What tells adapters apart: their names may have changed.

@@ -9,9 +9,10 @@ use janus_model::processor::RgbImage8;
 use serde_json::{Value, json};
 
 use super::plan::Plan;
+use super::sources::Sources;
 use crate::args::GenerateArgs;
 use crate::interrupt;
-use crate::metadata::{Adapter, Record, codes_hash};
+use crate::metadata::{Adapter, Record, Source, codes_hash};
 use crate::model::{Identity, Loaded};
 use crate::pictures;
 use crate::progress::Steps;
@@ -35,28 +36,34 @@ pub struct Origin {
     pub device: String,
     /// Number format of the weights.
     pub dtype: String,
+    /// Pictures that are drawn from.
+    pub sources: Vec<Source>,
 }
 
 impl Origin {
     /// Of a model that was loaded.
-    pub fn new(loaded: &Loaded, Identity { name, fingerprint, adapters }: Identity) -> Self {
+    pub fn new(loaded: &Loaded, identity: Identity, sources: &Sources) -> Self {
+        let Identity { name, fingerprint, adapters } = identity;
         Self {
             model: name,
             fingerprint: fingerprint.to_string(),
             adapters,
             device: loaded.device.clone(),
             dtype: short_name(loaded.engine.janus().precision().weights).to_owned(),
+            sources: sources.record(),
         }
     }
 
     fn record(&self, prompt: &str, manner: &Manner, picture: &Picture) -> Record {
         let sampling = manner.sampling;
         Record {
-            version: Record::version_with(&self.adapters),
+            version: Record::version_with(&self.adapters, &self.sources),
             prompt: prompt.to_owned(),
             seed: picture.sampler.seed,
             index: picture.sampler.stream,
             cfg: manner.guidance.weight,
+            cfg_image: manner.guidance.pictures,
+            images: self.sources.clone(),
             temperature: sampling.temperature,
             top_k: sampling.top_k,
             top_p: sampling.top_p,
@@ -75,6 +82,7 @@ impl Origin {
 pub struct Studio<'a> {
     args: &'a GenerateArgs,
     plan: &'a Plan,
+    sources: &'a Sources,
     manner: &'a Manner,
     engine: &'a Engine,
     origin: Option<Origin>,
@@ -96,7 +104,7 @@ impl<'a> Studio<'a> {
     /// With nothing drawn yet.
     pub fn new(
         args: &'a GenerateArgs,
-        plan: &'a Plan,
+        (plan, sources): (&'a Plan, &'a Sources),
         manner: &'a Manner,
         engine: &'a Engine,
         origin: Option<Origin>,
@@ -104,6 +112,7 @@ impl<'a> Studio<'a> {
         Self {
             args,
             plan,
+            sources,
             manner,
             engine,
             origin,
@@ -126,7 +135,11 @@ impl<'a> Studio<'a> {
             return Ok(false);
         }
         let (engine, plan, manner) = (self.engine, self.plan, self.manner);
-        let drawn = engine.draw(&plan.orders, manner, |event| self.take(event));
+        let pictures = &self.sources.pictures;
+        let drawn = match pictures.is_empty() {
+            true => engine.draw(&plan.orders, manner, |event| self.take(event)),
+            false => engine.edit(pictures, &plan.orders, manner, |event| self.take(event)),
+        };
         self.end_line();
         let drawn = match self.failure.take() {
             Some(failure) => Err(failure),
