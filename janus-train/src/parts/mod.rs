@@ -23,9 +23,9 @@ use toml::Table;
 pub use describe::{Description, Memory, Network};
 pub use error::PartError;
 pub use recipe::{Common, PartBatch};
-pub(crate) use recipe::{Opened, Recipe, data, identity, valid};
+pub(crate) use recipe::{Opened, Recipe, data, identity, read, valid};
 
-use crate::config::{RecipeError, read};
+use crate::config::{RecipeError, read as reader};
 use crate::run::{Allow, Keep, Run};
 use crate::schedule::Schedule;
 use crate::strategy::{End, Plan, Watcher, train};
@@ -57,7 +57,7 @@ pub fn part_of(path: &Path) -> Result<Option<Part>, RecipeError> {
         #[serde(flatten)]
         _rest: Table,
     }
-    Ok(read::file::<Head>(path)?.part)
+    Ok(reader::file::<Head>(path)?.part)
 }
 
 /// Trains the part that a recipe is about, in a run folder, from wherever that stands to the end.
@@ -75,7 +75,7 @@ pub fn run(
 ) -> Result<End, PartError> {
     match part_of(path)? {
         Some(Part::Tokenizer) => {
-            go::<TokenizerConfig>(&recipe::read(path, overrides)?, output, device, watcher)
+            go::<TokenizerConfig>(&read(path, overrides)?, output, device, watcher)
         }
         Some(Part::Encoder) => Err(PartError::NoPart),
         None => Err(PartError::NoPart),
@@ -93,7 +93,7 @@ pub fn describe(
 ) -> Result<Description, PartError> {
     match part_of(path)? {
         Some(Part::Tokenizer) => {
-            recipe::read::<TokenizerConfig>(path, overrides)?.describe(device)
+            read::<TokenizerConfig>(path, overrides)?.describe(device)
         }
         Some(Part::Encoder) => Err(PartError::NoPart),
         None => Err(PartError::NoPart),

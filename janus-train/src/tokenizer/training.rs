@@ -24,7 +24,7 @@ use crate::data::{Cursor, Stream};
 use crate::metrics::Terms;
 use crate::parts::{PartError, Recipe, valid};
 use crate::run::model::Companions;
-use crate::run::{Found, Role, Run, RunError, Staging, moments};
+use crate::run::{Found, Role, Run, RunError, Staging, model_in, moments};
 use crate::strategy::{Measured, StepError, Training};
 use crate::weights::{self, Pupil, begin, learning};
 
@@ -71,7 +71,15 @@ impl TokenizerTraining {
             Some(tensors) => filled(fresh, PREFIX, tensors, config.start.as_deref())?,
         };
         let critic = config.critic.init(&device);
-        let critic = begin(critic, CRITIC, config.seed, discriminator::law)?;
+        // A run that is gone on from has one that knows its tokenizer.
+        let known = match &config.start {
+            Some(path) => critic_beside(&model_in(path)?)?,
+            None => None,
+        };
+        let critic = match known {
+            Some(tensors) => filled(critic, CRITIC, tensors, config.start.as_deref())?,
+            None => begin(critic, CRITIC, config.seed, discriminator::law)?,
+        };
         let lpips = config.lpips.as_ref().filter(|_| config.loss.perceptual > 0.0);
         let lpips = lpips.map(|lpips| Lpips::load(lpips, &device)).transpose()?;
         let adam = config.optimizer.adamw();
@@ -98,6 +106,17 @@ impl TokenizerTraining {
     /// The critic as it is now.
     pub fn critic(&self) -> &Critic {
         self.critic.part()
+    }
+
+    /// The same with another critic.
+    ///
+    /// # Errors
+    /// Its tensors do not fit.
+    pub fn with_critic(mut self, tensors: Vec<LazyTensor>) -> Result<Self, PartError> {
+        let critic = filled(self.critic.part().clone(), CRITIC, tensors, None)?;
+        let adam = self.config.optimizer.adamw();
+        self.critic = Pupil::new(learning(critic, CRITIC), adam.into());
+        Ok(self)
     }
 
     /// Gradients of a step over these pictures, clipped, and what was measured.
@@ -211,6 +230,14 @@ fn numbers(tensor: Tensor<1>) -> Result<Vec<f64>, StepError> {
 
 fn number(tensor: Tensor<1>) -> Result<f64, StepError> {
     Ok(numbers(tensor)?.first().copied().unwrap_or(f64::NAN))
+}
+
+/// The critic in a checkpoint whose model is `model`.
+fn critic_beside(model: &Path) -> Result<Option<Vec<LazyTensor>>, PartError> {
+    let folder = model.parent().map(|checkpoint| checkpoint.join("critic"));
+    let folder = folder.filter(|folder| folder.is_dir());
+    let read = folder.map(|folder| read(&folder).map_err(janus_model::Error::from));
+    Ok(read.transpose()?)
 }
 
 fn filled<M: Module>(
