@@ -92,7 +92,8 @@ fn fill(values: &mut [f32], key: u64, chunk: usize, law: Law) {
     let first = (chunk * CHUNK / 2) as u64;
     for (pair, number) in values.chunks_mut(2).zip(first..) {
         // 53 bits, in (0, 1].
-        let even = |part: u64| ((hash(&[key, number, part]) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let even =
+            |part: u64| ((hash(&[key, number, part]) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         let both = match law {
             Law::Constant(value) => [value; 2],
             Law::Normal { mean, deviation } => {
@@ -200,9 +201,8 @@ mod tests {
     fn the_numbers_have_the_laws_they_claim() {
         let n = 200_000;
         let mean = |v: &[f32]| v.iter().map(|x| f64::from(*x)).sum::<f64>() / v.len() as f64;
-        let square = |v: &[f32]| {
-            v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / v.len() as f64
-        };
+        let square =
+            |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / v.len() as f64;
         let bell = values(1, "x", &[n], Law::Normal { mean: 0.5, deviation: 0.1 });
         assert!((mean(&bell) - 0.5).abs() < 0.0012, "{}", mean(&bell));
         assert!((square(&bell) - 0.26).abs() < 0.002, "{}", square(&bell));

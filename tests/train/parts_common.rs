@@ -116,9 +116,8 @@ pub fn same_bytes_after_stops(recipe: &Path, overrides: &[String], last: u64, st
         folder
     };
     let (whole, stopped) = (run(&[]), run(stops));
-    let last = |folder: &tempfile::TempDir| {
-        files(&folder.path().join(format!("ckpt/step-{last:06}")))
-    };
+    let last =
+        |folder: &tempfile::TempDir| files(&folder.path().join(format!("ckpt/step-{last:06}")));
     let (whole, stopped) = (last(&whole), last(&stopped));
     let names = |files: &[(PathBuf, Vec<u8>)]| {
         files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
@@ -146,7 +145,8 @@ pub fn gradients<M: Module>(part: &M, prefix: &str, gradients: &GradientsParams)
             self.2.insert(name, common::values(gradient));
         }
     }
-    let mut visitor = Visitor(vec![prefix.trim_end_matches('.').to_owned()], gradients, Named::new());
+    let mut visitor =
+        Visitor(vec![prefix.trim_end_matches('.').to_owned()], gradients, Named::new());
     part.visit(&mut visitor);
     visitor.2
 }

@@ -153,7 +153,8 @@ impl VqModel {
     /// - output: the same shape, not clamped; and what the quantiser made
     pub fn reconstruct(&self, pixels: Tensor<4>) -> (Tensor<4>, Quantized) {
         let quantized = self.quantize.quantize(self.latents(pixels));
-        let pictures = self.decoder.forward(self.post_quant_conv.forward(quantized.latents.clone()));
+        let pictures =
+            self.decoder.forward(self.post_quant_conv.forward(quantized.latents.clone()));
         (pictures, quantized)
     }
 

@@ -189,7 +189,9 @@ impl TrainConfig {
         let sources = self.data.iter_mut().chain(&mut self.valid.data).flat_map(Source::paths);
         let init = self.init.iter_mut().flat_map(InitConfig::paths);
         let pictures = self.samples.questions.iter_mut().flat_map(|asked| &mut asked.image);
-        for path in sources.chain(pictures).chain(&mut self.start).chain(&mut self.codes).chain(init) {
+        for path in
+            sources.chain(pictures).chain(&mut self.start).chain(&mut self.codes).chain(init)
+        {
             *path = folder.join(&*path);
         }
     }

@@ -2,9 +2,7 @@
 
 use janus_model::JanusConfig;
 
-use super::{
-    GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, TrainConfig,
-};
+use super::{GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, TrainConfig};
 use crate::data::{Kind, OnBad};
 use crate::stage::{Action, Rule};
 

@@ -38,11 +38,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`DataError`] where nothing can come of one.
-    pub fn open(
-        specs: &[(Spec, f64)],
-        shuffle: Shuffle,
-        on_bad: OnBad,
-    ) -> Result<Self, DataError> {
+    pub fn open(specs: &[(Spec, f64)], shuffle: Shuffle, on_bad: OnBad) -> Result<Self, DataError> {
         let mut sources = Vec::new();
         for (number, (spec, weight)) in specs.iter().enumerate() {
             sources.extend(Source::open(spec, (number, *weight), shuffle)?);
@@ -124,9 +120,8 @@ impl Stream {
 
     /// The sample whose turn it is, taken for good until it turns out otherwise.
     fn pick(&self, cursor: &mut Cursor) -> Pick {
-        let taken = |(source, at): (&Source, &super::cursor::SourceCursor)| {
-            (source.weight(), at.taken)
-        };
+        let taken =
+            |(source, at): (&Source, &super::cursor::SourceCursor)| (source.weight(), at.taken);
         let all: Vec<_> = self.sources.iter().zip(&cursor.sources).map(taken).collect();
         let number = furthest_behind(&all);
         let (source, at) = (&self.sources[number], &mut cursor.sources[number]);

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use janus_model::checkpoint::{
+    Checkpoint, CheckpointError, LazyTensor, Limits, Naming, SaveOptions, save,
+};
 use janus_model::config::Dialect;
-use janus_model::{Error, JanusConfig};
-use janus_model::checkpoint::{Checkpoint, CheckpointError, LazyTensor, Limits, Naming, SaveOptions, save};
 use janus_model::processor::{FileError, ProcessorError, read_file};
+use janus_model::{Error, JanusConfig};
 
 use super::{Role, Run, RunError, Staging, files};
 

@@ -30,9 +30,8 @@ impl AugmentConfig {
     /// A square of `side` pixels; `chance` decides which.
     pub fn square(&self, image: &RgbImage8, side: usize, chance: u64) -> PixelValues {
         // Numbers 0..n, each as likely as the others but for 2⁻⁴⁰.
-        let among = |n: usize, what: u64| {
-            (u128::from(hash(&[chance, what])) * n as u128 >> 64) as usize
-        };
+        let among =
+            |n: usize, what: u64| (u128::from(hash(&[chance, what])) * n as u128 >> 64) as usize;
         let longest = (side as f64 / self.min_crop).ceil() as usize;
         let short = side + among(longest - side + 1, 1);
         let scale = short as f64 / image.width().min(image.height()) as f64;
@@ -50,9 +49,8 @@ impl AugmentConfig {
             }
         }
         // The length is right by construction.
-        RgbImage8::new(side, side, pixels).map_or_else(|_| middle(image, side), |square| {
-            middle(&square, side)
-        })
+        RgbImage8::new(side, side, pixels)
+            .map_or_else(|_| middle(image, side), |square| middle(&square, side))
     }
 }
 

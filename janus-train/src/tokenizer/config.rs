@@ -137,8 +137,7 @@ impl Recipe for TokenizerConfig {
         let words = format!("an image tokenizer of {codes} codes of width {}", sizes.embed_dim);
         let networks = format!("{sizes:?} {:?}", self.critic);
         let ways = format!("{} {:?} {:?}", self.side, self.augment, self.loss);
-        let identity =
-            identity(&self.common(), (0, words, &networks), &ways, &data);
+        let identity = identity(&self.common(), (0, words, &networks), &ways, &data);
         let training = TokenizerTraining::new(self.clone(), &sizes, data, device)?;
         Ok(Opened { training, identity })
     }
@@ -147,8 +146,7 @@ impl Recipe for TokenizerConfig {
         let sizes = self.sizes()?;
         let data = data(&self.common())?.len();
         let vq = count(&part_names(&sizes.init(device), PREFIX));
-        let mut networks =
-            vec![Network { name: PART.to_owned(), parameters: vq, kept: true }];
+        let mut networks = vec![Network { name: PART.to_owned(), parameters: vq, kept: true }];
         if self.loss.adversarial > 0.0 {
             let parameters = count(&part_names(&self.critic.init(device), CRITIC));
             networks.push(Network { name: "critic".to_owned(), parameters, kept: false });
