@@ -7,7 +7,6 @@ The tokenizer is that of tiny-pro, the critic and the perceptual networks are ti
 """
 
 import argparse
-import math
 import os
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import transformers
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
-from layout import original_shapes, to_hf
+from gradients import condensed, original_gradients
 from sizes import TINY_PRO
 from stream import write_safetensors
 
@@ -33,8 +32,6 @@ WIDTH, LAYERS = 4, 2
 # Channels of the thirteen convolutions of a tiny VGG-16; 0 stands for a pool.
 VGG = (2, 2, 0, 3, 3, 0, 4, 4, 4, 0, 3, 3, 3, 0, 5, 5, 5)
 PREFIX = "gen_vision_model."
-# Gradients of up to so many values are kept whole; of others a norm, projections and a sample.
-WHOLE, SAMPLED, PROJECTIONS = 64, 32, 3
 
 
 def critic() -> nn.Sequential:
@@ -143,33 +140,6 @@ def backward(vq, net, perceptual, pictures, adversarial: bool) -> tuple[dict[str
     return terms, torch.cat(all_codes)
 
 
-def vq_gradients(model) -> dict[str, torch.Tensor]:
-    found = {name: p.grad for name, p in model.named_parameters()}
-    result = {}
-    for name, shape in original_shapes(TINY_PRO).items():
-        parts = [found.get(new) for new, _ in to_hf(name, torch.empty(shape))] if name.startswith(PREFIX) else []
-        if parts and all(part is not None for part in parts):
-            result[name] = torch.cat(parts).reshape(shape)
-    return result
-
-
-def projection(count: int, k: int) -> torch.Tensor:
-    """A fixed direction that the Rust test makes again."""
-    return torch.cos(torch.arange(count, dtype=torch.float64) * (0.37 + 0.11 * k) + k)
-
-
-def condensed(name: str, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
-    flat = gradient.flatten()
-    if len(flat) <= WHOLE:
-        return {name: gradient}
-    exact = flat.double()
-    projections = [exact @ projection(len(flat), k) for k in range(PROJECTIONS)]
-    return {
-        f"{name}#norm": exact.norm()[None].float(), f"{name}#projections": torch.stack(projections).float(),
-        f"{name}#sample": flat[:: math.ceil(len(flat) / SAMPLED)],
-    }
-
-
 def five_steps(vq, net, perceptual, pictures) -> dict[str, torch.Tensor]:
     """Loss terms and norms of each step before its update."""
     adam = {"lr": RATE, "betas": BETAS, "eps": EPSILON}
@@ -206,7 +176,7 @@ def main():
     # All terms, from the same weights.
     terms, codes = backward(vq, net, perceptual, pictures, True)
     tensors |= {f"all.{name}": torch.tensor([value]) for name, value in terms.items()} | {"all.codes": codes}
-    for name, gradient in vq_gradients(model).items():
+    for name, gradient in original_gradients(model, TINY_PRO, PREFIX).items():
         tensors |= condensed(f"grad.{name}", gradient)
     for name, parameter in critic_names(net).items():
         tensors |= condensed(f"grad.{name}", parameter.grad)

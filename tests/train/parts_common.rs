@@ -145,8 +145,8 @@ pub fn gradients<M: Module>(part: &M, prefix: &str, gradients: &GradientsParams)
             self.2.insert(name, common::values(gradient));
         }
     }
-    let mut visitor =
-        Visitor(vec![prefix.trim_end_matches('.').to_owned()], gradients, Named::new());
+    let path = prefix.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let mut visitor = Visitor(path, gradients, Named::new());
     part.visit(&mut visitor);
     visitor.2
 }
