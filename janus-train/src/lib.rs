@@ -21,6 +21,7 @@ pub mod batch;
 pub mod clip;
 pub mod config;
 pub mod data;
+pub mod encoder;
 pub mod evaluate;
 mod failpoint;
 pub mod finetune;

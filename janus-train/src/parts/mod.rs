@@ -12,6 +12,8 @@
 
 mod describe;
 mod error;
+pub(crate) mod kept;
+pub(crate) mod numbers;
 mod recipe;
 
 use std::path::Path;
@@ -23,16 +25,20 @@ use toml::Table;
 pub use describe::{Description, Memory, Network};
 pub use error::PartError;
 pub use recipe::{Common, PartBatch};
-pub(crate) use recipe::{Opened, Recipe, data, identity, valid};
+pub(crate) use recipe::{Opened, Recipe, data, identity, read, valid};
 
-use crate::config::{RecipeError, read};
+use crate::config::{RecipeError, read as reader};
+use crate::encoder::EncoderConfig;
 use crate::run::{Allow, Keep, Run};
 use crate::schedule::Schedule;
 use crate::strategy::{End, Plan, Watcher, train};
 use crate::tokenizer::TokenizerConfig;
 
 /// Recipes of ours: name, text.
-pub const RECIPES: [(&str, &str); 1] = [("tokenizer", include_str!("../../stages/tokenizer.toml"))];
+pub const RECIPES: [(&str, &str); 2] = [
+    ("tokenizer", include_str!("../../stages/tokenizer.toml")),
+    ("encoder", include_str!("../../stages/encoder.toml")),
+];
 
 /// A network that is trained apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +62,7 @@ pub fn part_of(path: &Path) -> Result<Option<Part>, RecipeError> {
         #[serde(flatten)]
         _rest: Table,
     }
-    Ok(read::file::<Head>(path)?.part)
+    Ok(reader::file::<Head>(path)?.part)
 }
 
 /// Trains the part that a recipe is about, in a run folder, from wherever that stands to the end.
@@ -74,9 +80,11 @@ pub fn run(
 ) -> Result<End, PartError> {
     match part_of(path)? {
         Some(Part::Tokenizer) => {
-            go::<TokenizerConfig>(&recipe::read(path, overrides)?, output, device, watcher)
+            go::<TokenizerConfig>(&read(path, overrides)?, output, device, watcher)
         }
-        Some(Part::Encoder) => Err(PartError::NoPart),
+        Some(Part::Encoder) => {
+            go::<EncoderConfig>(&read(path, overrides)?, output, device, watcher)
+        }
         None => Err(PartError::NoPart),
     }
 }
@@ -91,8 +99,8 @@ pub fn describe(
     device: &Device,
 ) -> Result<Description, PartError> {
     match part_of(path)? {
-        Some(Part::Tokenizer) => recipe::read::<TokenizerConfig>(path, overrides)?.describe(device),
-        Some(Part::Encoder) => Err(PartError::NoPart),
+        Some(Part::Tokenizer) => read::<TokenizerConfig>(path, overrides)?.describe(device),
+        Some(Part::Encoder) => read::<EncoderConfig>(path, overrides)?.describe(device),
         None => Err(PartError::NoPart),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use janus_model::JanusConfig;
+use janus_model::checkpoint::LazyTensor;
 use janus_model::load::part_names;
 use janus_model::vq::VqConfig;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,7 @@ use crate::config::{
 };
 use crate::data::OnBad;
 use crate::parts::{Common, Description, Network, Opened, Part, PartBatch, PartError, Recipe};
-use crate::parts::{data, identity};
-use crate::run::Identity;
+use crate::parts::{data, identity, read as recipe};
 use crate::start::part_in;
 
 /// A run that trains an image tokenizer.
@@ -158,6 +158,22 @@ impl Recipe for TokenizerConfig {
 }
 
 impl TokenizerConfig {
+    /// Reads and checks a recipe, with `key=value` overrides.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, PartError> {
+        recipe(path, overrides)
+    }
+
+    /// A tokenizer at the beginning of its training.
+    ///
+    /// # Errors
+    /// Weights, sizes or data cannot be used.
+    pub fn begin(&self, device: &Device) -> Result<TokenizerTraining, PartError> {
+        Ok(self.open(device)?.training)
+    }
+
     /// Sizes of the tokenizer, which must be able to cut pictures of this side.
     fn sizes(&self) -> Result<VqConfig, PartError> {
         let (model, _) = JanusConfig::from_dir(&self.model)?;
@@ -172,11 +188,8 @@ impl TokenizerConfig {
     }
 
     /// Weights to start from, if there are any.
-    pub(super) fn start(
-        &self,
-    ) -> Result<Option<Vec<janus_model::checkpoint::LazyTensor>>, PartError> {
-        let part = |path: &PathBuf| part_in(Path::new(path), PART);
-        Ok(self.start.as_ref().map(part).transpose()?)
+    pub(super) fn start(&self) -> Result<Option<Vec<LazyTensor>>, PartError> {
+        Ok(self.start.as_deref().map(|path| part_in(path, PART)).transpose()?)
     }
 }
 
@@ -195,6 +208,3 @@ fn activations(sizes: &VqConfig, side: usize) -> u64 {
     });
     4 * maps.sum::<usize>() as u64
 }
-
-/// The first stage of everything that is no whole model.
-const _: () = assert!(Identity::PARTS > 4);

@@ -1,12 +1,12 @@
 //! The tokenizer and its critic under [`crate::strategy`].
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use janus_model::checkpoint::{Checkpoint, CheckpointError, LazyTensor, Limits, SaveOptions, save};
+use janus_model::checkpoint::LazyTensor;
 use janus_model::load::{fill_part, part_tensors};
 use janus_model::processor::{ImageLimits, Orientation, PixelValues};
 use janus_model::vq::{VqConfig, VqModel};
@@ -15,16 +15,17 @@ use serde_json::Value;
 use super::losses::TokenizerLoss;
 use super::usage::Usage;
 use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator};
-use crate::clip::clip;
 use crate::data::error::Why;
 use crate::data::prepare::decode;
 use crate::data::random::hash;
 use crate::data::sample::Sample;
 use crate::data::{Cursor, Stream};
 use crate::metrics::Terms;
+use crate::parts::kept::{filled, read, resumed, write, write_moments};
+use crate::parts::numbers::{clipped, number, numbers};
 use crate::parts::{PartError, Recipe, valid};
 use crate::run::model::Companions;
-use crate::run::{Found, Role, Run, RunError, Staging, moments};
+use crate::run::{Found, Role, Run, RunError, Staging, model_in};
 use crate::strategy::{Measured, StepError, Training};
 use crate::weights::{self, Pupil, begin, learning};
 
@@ -71,7 +72,15 @@ impl TokenizerTraining {
             Some(tensors) => filled(fresh, PREFIX, tensors, config.start.as_deref())?,
         };
         let critic = config.critic.init(&device);
-        let critic = begin(critic, CRITIC, config.seed, discriminator::law)?;
+        // A run that is gone on from has one that knows its tokenizer.
+        let known = match &config.start {
+            Some(path) => critic_beside(&model_in(path)?)?,
+            None => None,
+        };
+        let critic = match known {
+            Some(tensors) => filled(critic, CRITIC, tensors, config.start.as_deref())?,
+            None => begin(critic, CRITIC, config.seed, discriminator::law)?,
+        };
         let lpips = config.lpips.as_ref().filter(|_| config.loss.perceptual > 0.0);
         let lpips = lpips.map(|lpips| Lpips::load(lpips, &device)).transpose()?;
         let adam = config.optimizer.adamw();
@@ -98,6 +107,17 @@ impl TokenizerTraining {
     /// The critic as it is now.
     pub fn critic(&self) -> &Critic {
         self.critic.part()
+    }
+
+    /// The same with another critic.
+    ///
+    /// # Errors
+    /// Its tensors do not fit.
+    pub fn with_critic(mut self, tensors: Vec<LazyTensor>) -> Result<Self, PartError> {
+        let critic = filled(self.critic.part().clone(), CRITIC, tensors, None)?;
+        let adam = self.config.optimizer.adamw();
+        self.critic = Pupil::new(learning(critic, CRITIC), adam.into());
+        Ok(self)
     }
 
     /// Gradients of a step over these pictures, clipped, and what was measured.
@@ -188,42 +208,12 @@ fn picture(sample: &Sample, chance: u64) -> Result<janus_model::processor::RgbIm
     decode(chosen, &ImageLimits::default(), Orientation::default())
 }
 
-/// Gradients whose norm is at most `limit`; none where one is no number.
-fn clipped<M: Module>(
-    part: &M,
-    gradients: GradientsParams,
-    limit: f64,
-    norm: &mut f64,
-) -> GradientsParams {
-    match clip(part, gradients, limit) {
-        Ok((gradients, found)) => {
-            *norm = found;
-            gradients
-        }
-        Err(_) => {
-            *norm = f64::NAN;
-            GradientsParams::new()
-        }
-    }
-}
-
-fn numbers(tensor: Tensor<1>) -> Result<Vec<f64>, StepError> {
-    let numbers: Vec<f32> = tensor.into_data().try_into_vec().map_err(|e| format!("{e:?}"))?;
-    Ok(numbers.into_iter().map(f64::from).collect())
-}
-
-fn number(tensor: Tensor<1>) -> Result<f64, StepError> {
-    Ok(numbers(tensor)?.first().copied().unwrap_or(f64::NAN))
-}
-
-fn filled<M: Module>(
-    mut part: M,
-    prefix: &str,
-    tensors: Vec<LazyTensor>,
-    path: Option<&Path>,
-) -> Result<M, janus_model::Error> {
-    fill_part(&mut part, prefix, tensors, path.unwrap_or(Path::new("")))?;
-    Ok(part)
+/// The critic in a checkpoint whose model is `model`.
+fn critic_beside(model: &Path) -> Result<Option<Vec<LazyTensor>>, PartError> {
+    let folder = model.parent().map(|checkpoint| checkpoint.join("critic"));
+    let folder = folder.filter(|folder| folder.is_dir());
+    let read = folder.map(|folder| read(&folder).map_err(janus_model::Error::from));
+    Ok(read.transpose()?)
 }
 
 impl Training for TokenizerTraining {
@@ -315,47 +305,6 @@ impl Training for TokenizerTraining {
         let cursor: Cursor = serde_json::from_value(found.state.cursors.clone())?;
         Ok(self.data.seek(&cursor, false)?)
     }
-}
-
-/// Puts networks that are no part of the model into a folder of their own.
-pub(crate) fn write(
-    staging: &mut Staging,
-    name: &str,
-    tensors: Vec<LazyTensor>,
-) -> Result<(), RunError> {
-    staging.folder(Role::Other, name, |folder| {
-        let saved = save(folder, tensors, &SaveOptions::default());
-        saved.map(drop).map_err(|error| janus_model::Error::from(error).into())
-    })
-}
-
-/// All tensors of a folder.
-pub(crate) fn read(folder: &Path) -> Result<Vec<LazyTensor>, CheckpointError> {
-    Ok(Checkpoint::open(folder, &Limits::default())?.canonical()?.tensors)
-}
-
-pub(crate) fn write_moments<M: Module>(
-    staging: &mut Staging,
-    name: &str,
-    pupil: &Pupil<M>,
-) -> Result<(), RunError> {
-    let (record, learners) = (pupil.optimizer.to_record(), moments::learners(pupil.part()));
-    staging.file(Role::Moments, name, |path| moments::write(path, record, &learners))
-}
-
-/// The same part with the weights and moments of a checkpoint.
-pub(crate) fn resumed<M: Module>(
-    pupil: &Pupil<M>,
-    prefix: &str,
-    tensors: Vec<LazyTensor>,
-    (adam, moments): (crate::optim::AdamW, &PathBuf),
-) -> Result<Pupil<M>, StepError> {
-    let mut part = pupil.part().clone();
-    fill_part(&mut part, prefix, tensors, moments)?;
-    let part = learning(part, prefix);
-    let record = moments::read(moments, &moments::learners(&part))?;
-    let optimizer: burn::optim::ModuleOptimizer = adam.into();
-    Ok(Pupil::new(part, optimizer.load_record(record)))
 }
 
 /// `decay · average + (1 − decay) · now`, parameter by parameter.

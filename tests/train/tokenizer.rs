@@ -1,0 +1,250 @@
+//! Training the image tokenizer: every term and gradient against PyTorch, learning, resuming.
+
+use std::path::Path;
+
+use janus_model::checkpoint::{Checkpoint, Limits};
+use janus_model::processor::PixelValues;
+use janus_model::{Janus, LoadOptions};
+use janus_train::start::part_in;
+use janus_train::strategy::{End, Measured, Training};
+use janus_train::tokenizer::{CRITIC, PREFIX, TokenizerConfig, TokenizerTraining};
+
+use crate::common::{Fixture, Target, fixtures};
+use crate::parts_common::{
+    distance, files, go, gradients, model, pictures, recipe, same_bytes_after_stops, targets,
+};
+
+/// Share of the expected value.
+const BOUND: f64 = 1e-4;
+/// The same after updates: the first of Adam are as large as the rate whatever the gradient, and
+/// biases in front of a norm have gradients that are nothing but rounding.
+const FOLLOW: f64 = 3e-3;
+
+fn fixture() -> Fixture {
+    Fixture::file("tokenizer-training", "expected.safetensors")
+}
+
+/// As `make_tokenizer_fixtures.py` has it.
+fn reference(folder: &Path, target: &Target, from: u64) -> TokenizerTraining {
+    let networks = fixtures().join("tokenizer-training");
+    let data = pictures(folder, 4);
+    let overrides = [
+        format!("model={}", model().display()),
+        format!("start={}", model().display()),
+        "side=32".to_owned(),
+        "batch.size=4".to_owned(),
+        "batch.rows=2".to_owned(),
+        "loss.perceptual=0.5".to_owned(),
+        format!("loss.adversarial_from={from}"),
+        "critic.layers=2".to_owned(),
+        "critic.width=4".to_owned(),
+        format!("lpips.vgg={}", networks.join("vgg.pth").display()),
+        format!("lpips.linear={}", networks.join("lpips.pth").display()),
+        format!("data.0.path={}", data.display()),
+    ];
+    // Both paths at once: neither is a table of its own.
+    let path = recipe(folder, "tokenizer");
+    let text = std::fs::read_to_string(&path).unwrap().replace("# [lpips]", "[lpips]");
+    let text = text.replace("# vgg =", "vgg =").replace("# linear =", "linear =");
+    std::fs::write(&path, text).unwrap();
+    let config = TokenizerConfig::read(&path, &overrides).unwrap();
+    let critic = Checkpoint::open(networks.join("expected.safetensors"), &Limits::default());
+    let mut critic = critic.unwrap().raw().to_vec();
+    critic.retain(|tensor| tensor.name.starts_with(CRITIC));
+    config.begin(&target.device).unwrap().with_critic(critic).unwrap()
+}
+
+fn pixels(f: &Fixture) -> Vec<PixelValues> {
+    let numbers = f.f32s("pixels");
+    let side = f.shape("pixels")[3];
+    numbers.chunks(3 * side * side).map(|data| PixelValues { side, data: data.to_vec() }).collect()
+}
+
+/// Compares every term that PyTorch has of a step; the largest difference.
+fn terms(f: &Fixture, step: &str, measured: &Measured, bound: f64) -> f64 {
+    let mut worst = 0.0f64;
+    for key in f.keys() {
+        let Some(name) = key.strip_prefix(step) else { continue };
+        let found = match name {
+            "codes" => continue,
+            "loss" => Some(measured.loss),
+            "norm" => Some(measured.grad_norm),
+            name => measured.terms.get(name),
+        };
+        let found = found.unwrap_or_else(|| panic!("{step} has no term {name}"));
+        let expected = f64::from(f.f32s(&key)[0]);
+        let off = (found - expected).abs() / expected.abs().max(1e-3);
+        assert!(off <= bound, "{key}: {found}, PyTorch has {expected}");
+        worst = worst.max(off);
+    }
+    assert!(worst > 0.0, "nothing was compared");
+    worst
+}
+
+/// Measured, worst term and gradient: see the bounds.
+#[test]
+fn every_term_and_gradient_is_that_of_pytorch() {
+    let f = fixture();
+    for target in targets() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut training = reference(folder.path(), &target, 1);
+        let (pair, measured) = training.learn(0, &pixels(&f)).unwrap();
+        let off = terms(&f, "all.", &measured, BOUND);
+        // Ours are clipped already: back to what they were.
+        let factors = [measured.grad_norm, measured.terms.get("critic_norm").unwrap()];
+        let [vq, judge] = factors.map(|norm| (norm + 1e-6).max(1.0));
+        let critic = pair.critic.unwrap();
+        let all = [
+            (gradients(training.model(), PREFIX, &pair.tokenizer), vq),
+            (gradients(training.critic(), CRITIC, &critic), judge),
+        ];
+        let mut worst = (0.0, String::new());
+        for (found, factor) in all {
+            for (name, values) in found {
+                let values: Vec<f32> = values.iter().map(|v| v * factor as f32).collect();
+                let distance = distance(&f, &name, &values, measured.grad_norm);
+                if distance > worst.0 {
+                    worst = (distance, name);
+                }
+            }
+        }
+        println!("measured {}: terms {off:.1e}, {:.1e} at {}", target.name, worst.0, worst.1);
+        assert!(worst.0 <= BOUND, "{}: {:.1e} at {}", target.name, worst.0, worst.1);
+    }
+}
+
+/// Measured: see the bounds.
+#[test]
+fn five_steps_follow_pytorch() {
+    let f = fixture();
+    for target in targets() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut training = reference(folder.path(), &target, 3);
+        let mut worst = 0.0f64;
+        for step in 0..5 {
+            let (pair, measured) = training.learn(step, &pixels(&f)).unwrap();
+            assert_eq!(pair.critic.is_some(), step >= 2);
+            worst = worst.max(terms(&f, &format!("step.{step}."), &measured, FOLLOW));
+            training.update(pair, 1e-4);
+        }
+        println!("measured {}: five steps {worst:.1e}", target.name);
+    }
+}
+
+/// A small tokenizer on six pictures, with everything that a checkpoint can hold.
+fn small(folder: &Path, steps: usize) -> Vec<String> {
+    let data = pictures(folder, 6);
+    vec![
+        format!("model={}", model().display()),
+        format!("steps={steps}"),
+        "side=24".to_owned(),
+        "schedule.rate=2e-3".to_owned(),
+        "batch.size=4".to_owned(),
+        "batch.rows=2".to_owned(),
+        "critic.layers=2".to_owned(),
+        "critic.width=4".to_owned(),
+        "average=0.5".to_owned(),
+        "save.every=4".to_owned(),
+        format!("data.0.path={}", data.display()),
+        format!("valid.data.0.path={}", data.display()),
+    ]
+}
+
+/// The same error, measured at the first and at the last checkpoint, on pictures as they are.
+#[test]
+fn reconstructions_become_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = [small(folder.path(), 40), vec!["loss.adversarial_from=100".into()]].concat();
+    let output = folder.path().join("run");
+    let (end, rows) = go(&recipe(folder.path(), "tokenizer"), &overrides, &output, u64::MAX);
+    assert_eq!((end, rows.len()), (End::Finished, 40));
+    assert!(rows.iter().all(|row| row.skipped.is_none()));
+    let valid = std::fs::read_to_string(output.join("valid.jsonl")).unwrap();
+    let losses: Vec<f64> = valid
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    let first = rows[0].terms["reconstruction"];
+    println!("measured: {first}, {losses:?}");
+    assert!(losses[losses.len() - 1] < 0.6 * first, "{first} {losses:?}");
+    assert!(rows[0].terms["codes_used"] > 0.0 && rows[0].terms["codes_dead"] < 1.0);
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    // The critic begins in between, before and behind a stop.
+    let overrides = [small(folder.path(), 8), vec!["loss.adversarial_from=4".into()]].concat();
+    let recipe = recipe(folder.path(), "tokenizer");
+    same_bytes_after_stops(&recipe, &overrides, 8, &[1, 3, 5]);
+}
+
+/// What a run leaves is a part of a model, and of the next run.
+#[test]
+fn a_checkpoint_is_a_part_of_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = [small(folder.path(), 1), vec!["loss.adversarial_from=1".into()]].concat();
+    let recipe = recipe(folder.path(), "tokenizer");
+    let output = folder.path().join("run");
+    go(&recipe, &overrides, &output, u64::MAX);
+    let found = part_in(&output, "gen_vision_model").unwrap();
+    let options = LoadOptions::default();
+    let (janus, _) = Janus::load(&model(), &burn::tensor::Device::flex(), &options).unwrap();
+    let mut expected = janus.tensors();
+    expected.retain(|tensor| tensor.name.starts_with(PREFIX));
+    assert_eq!(found.len(), expected.len());
+    let names: Vec<_> = files(&output.join("ckpt/step-000001"));
+    let names: Vec<_> = names.iter().map(|(name, _)| name.display().to_string()).collect();
+    for name in [
+        "model/config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "weights/model.safetensors",
+        "critic/model.safetensors",
+        "moments.bpk",
+        "critic.bpk",
+        "usage",
+        "state.json",
+    ] {
+        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    }
+    // The next run begins with the same tokenizer and the same critic.
+    let start = format!("start={}", output.display());
+    let overrides = [overrides, vec![start]].concat();
+    let next = TokenizerConfig::read(&recipe, &overrides).unwrap();
+    let mut next = next.begin(&burn::tensor::Device::flex()).unwrap();
+    assert!(next.gradients(0).unwrap().is_some());
+    let wanted = std::fs::read(output.join("ckpt/step-000001/critic/model.safetensors")).unwrap();
+    let first = next.critic().layers[0].conv.weight.val().into_data();
+    let first: Vec<u8> = first.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+    assert!(wanted.windows(first.len()).any(|bytes| bytes == first), "another critic");
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recipe(folder.path(), "tokenizer");
+    let refused = |change: &str| {
+        let overrides = [small(folder.path(), 2), vec![change.to_owned()]].concat();
+        let config = TokenizerConfig::read(&path, &overrides);
+        let error = config.and_then(|config| config.begin(&burn::tensor::Device::flex()).map(drop));
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), janus_model::ErrorKind::Config, "{error}");
+        error.to_string()
+    };
+    assert_eq!(refused("side=28"), "side is 28, but must be a multiple of 8, the side of one code");
+    assert_eq!(
+        refused("critic.layers=4"),
+        "side is 24, but must be at least 48, or the critic has no patch to judge"
+    );
+    assert_eq!(refused("average=1.0"), "average is 1, but must be at least 0 and below 1");
+    assert_eq!(
+        refused("augment.min_crop=0.0"),
+        "augment.min_crop is 0, but must be between 0.1 and 1"
+    );
+    let text = std::fs::read_to_string(&path).unwrap().replace("min_crop", "least_crop");
+    std::fs::write(&path, text).unwrap();
+    let error = TokenizerConfig::read(&path, &[]).unwrap_err().to_string();
+    assert!(error.contains("unknown field `least_crop`"), "{error}");
+}
