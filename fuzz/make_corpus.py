@@ -448,8 +448,86 @@ def make_images():
     put(target, "m7-avif", b"\0\0\0\x20ftypavif\0\0\0\0")
 
 
+# --- tar shards ---
+
+
+def tar_member(name, data=b"", kind=b"0", size=None, magic=b"ustar  \0"):
+    """A header with a true checksum, and contents in whole blocks."""
+    name = name.encode() if isinstance(name, str) else name
+    size = len(data) if size is None else size
+    # Numbers that octal digits cannot hold are written in base 256.
+    digits = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    header = bytearray(512)
+    header[: len(name)] = name
+    header[100:108], header[108:116], header[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
+    header[124:136], header[136:148], header[148:156] = digits, b"00000000000\0", b" " * 8
+    header[156:157], header[257:265] = kind, magic
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data + bytes(-len(data) % 512)
+
+
+def extended(*pairs):
+    """Records of extended headers, each with its own length in front."""
+    text = b""
+    for key, value in pairs:
+        rest = f" {key}={value}\n".encode()
+        length = len(rest)
+        while len(str(length)) + len(rest) != length:
+            length = len(str(length)) + len(rest)
+        text += str(length).encode() + rest
+    return tar_member("PaxHeaders/x", text, b"x", magic=b"ustar\x0000")
+
+
+def make_tar():
+    target, end = "tar_sample", bytes(1024)
+    picture = png(3, 2)
+    good = tar_member("a.png", picture) + tar_member("a.txt", b"a cat")
+
+    def shard(name, *members, close=end):
+        put(target, name, good + b"".join(members) + close)
+
+    def pair(name):
+        return tar_member(f"{name}.png", picture) + tar_member(f"{name}.txt", b"a dog")
+
+    shard("ok", pair("b"))
+    shard("ok-no-end", pair("b"), close=b"")
+    shard("ok-json", tar_member("b.jpg", picture), tar_member("b.json", b'{"caption": "a dog"}'))
+    shard("ok-folder", tar_member("f/", kind=b"5"), pair("f/b"))
+    shard("ok-long-name", tar_member("././@LongLink", b"n" * 150 + b".png\0", b"L"), tar_member("n", picture),
+          tar_member("././@LongLink", b"n" * 150 + b".txt\0", b"L"), tar_member("n", b"a dog"))
+    shard("ok-extended", extended(("path", "b.png"), ("mtime", "1.5")), tar_member("x", picture),
+          extended(("path", "b.txt")), tar_member("y", b"a dog"))
+    shard("d3-parent", pair("../b"))
+    shard("d3-inside-parent", pair("f/../../b"))
+    shard("d3-absolute", pair("/etc/b"))
+    shard("d3-backslash", pair("..\\b"))
+    shard("d3-extended-parent", extended(("path", "../b.png")), tar_member("x", picture))
+    for name, kind in {"link": b"1", "symlink": b"2", "char": b"3", "block": b"4", "fifo": b"6", "unknown": b"Z"}.items():
+        shard(f"d3-{name}", tar_member("b.png", kind=kind))
+    shard("d3-sparse", tar_member("b.png", picture, b"S"))
+    shard("d3-sparse-extended", extended(("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "99999999")), tar_member("b.png"))
+    put(target, "d3-cut-member", (good + pair("b"))[: len(good) + 520])
+    put(target, "d3-cut-header", (good + pair("b"))[: len(good) + 100])
+    put(target, "d3-empty", b"")
+    shard("d3-checksum", pair("b").replace(b"b.png", b"c.png"))
+    shard("d3-no-text", tar_member("b.png", picture))
+    shard("d3-no-picture", tar_member("b.txt", b"a dog"))
+    shard("d3-empty-text", tar_member("b.png", picture), tar_member("b.txt"))
+    shard("d3-not-utf8", tar_member("b.png", picture), tar_member("b.txt", b"\xff\xfe"))
+    shard("d3-blind-json", tar_member("b.png", picture), tar_member("b.json", b'{"x": 1}'))
+    shard("d3-key-twice", pair("b"), pair("a"))
+    shard("d3-two-pictures", pair("b"), tar_member("b.png", picture))
+    shard("d3-8-gib", tar_member("b.png", picture, size=9 << 30))
+    shard("d3-base-256", tar_member("b.png", picture, size=1 << 60))
+    shard("d3-extended-size", extended(("size", str(9 << 30))), tar_member("b.png", picture))
+    shard("d3-two-sizes", extended(("size", "7")), tar_member("b.png", picture))
+    shard("d3-extended-broken", tar_member("x", b"99 x\n", b"x"))
+    shard("d3-long-long-name", tar_member("././@LongLink", b"n" * 300, b"L", size=100_000))
+    shard("d3-control", tar_member(b"b.p\x1b[2Jng\x07", kind=b"2"), tar_member(b"\x9b\xff.png", picture))
+
+
 def main():
-    for make in (make_safetensors, make_index, make_pickle, make_config, make_tokenizer, make_images):
+    for make in (make_safetensors, make_index, make_pickle, make_config, make_tokenizer, make_images, make_tar):
         make()
     for folder in sorted((HERE / "corpus").iterdir()):
         sizes = [path.stat().st_size for path in folder.iterdir()]

@@ -7,6 +7,8 @@
 //! Readers are given files, as users give them, so that sniffing, mapping and locking are fuzzed
 //! too. The files lie in one scratch folder per process; `TMPDIR` on a memory disk makes it fast.
 
+pub mod shard;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     collections::HashSet,

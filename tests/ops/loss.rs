@@ -156,3 +156,63 @@ fn a_whole_layer_in_pieces() {
         }
     }
 }
+
+/// Rows and words of the next test: their logits take 420 MB in f32.
+const LARGE: [usize; 2] = [2048, 51_200];
+
+/// Loss and gradients of large logits; prints by how many bytes the process grew at most.
+#[test]
+#[ignore = "the process that the other test starts"]
+fn child() {
+    let Ok(way) = std::env::var("JANUS_TEST_WAY") else { return };
+    let device = Device::flex().autodiff();
+    let [rows, words] = LARGE;
+    let x = noise([rows, 16], 1, &device).require_grad();
+    let w = noise([words, 16], 2, &device).require_grad();
+    let targets: Vec<i32> = (0..rows as i32).collect();
+    let targets = Tensor::<1, Int>::from_ints(targets.as_slice(), &device);
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = resident();
+    let loss = match way.as_str() {
+        "whole" => {
+            let logits = log_softmax(x.clone().matmul(w.clone().transpose()), 1);
+            logits.gather(1, targets.reshape([rows, 1])).sum().neg()
+        }
+        _ => ops::cross_entropy(x.clone(), w.clone(), targets, 64),
+    };
+    let gradients = loss.backward();
+    let sum = values(x.grad(&gradients).unwrap()).iter().map(|v| v.abs()).sum::<f32>();
+    println!("grew {} bytes, gradients {sum:.3}", resident() - before);
+}
+
+/// The most that this process had in memory, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// In a process of its own, because memory is counted by process. Both ways have the same gradients.
+///
+/// Expected: of 64 rows logits, softmax and a copy or two, 13 MB each; of all of them 420 MB each.
+/// Measured: 35 MiB, and 1204 MiB.
+#[test]
+#[cfg(target_os = "linux")]
+fn pieces_bound_the_memory() {
+    let grown = |way: &str| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "loss::child", "--ignored", "--nocapture"]);
+        let output = command.env("JANUS_TEST_WAY", way).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (_, rest) = text.split_once("grew ").unwrap_or_else(|| panic!("{text}"));
+        let (bytes, rest) = rest.split_once(" bytes, gradients ").unwrap();
+        let sum: f64 = rest.lines().next().unwrap().parse().unwrap();
+        (bytes.parse::<usize>().unwrap(), sum)
+    };
+    let ((pieces, a), (whole, b)) = (grown("pieces"), grown("whole"));
+    println!("measured: {} MiB, and {} MiB", pieces >> 20, whole >> 20);
+    let logits = 4 * LARGE[0] * LARGE[1];
+    assert!(pieces < logits / 4, "{pieces} bytes");
+    assert!(whole > logits, "{whole} bytes: the test measures nothing");
+    assert!((a / b - 1.0).abs() < 1e-4, "{a} {b}");
+}

@@ -1,143 +1,225 @@
-"""Time and memory of one optimizer step in PyTorch f32, beside the same step in Rust.
+"""Times optimizer steps in PyTorch, of the same model and the same batch as the example `step`.
 
-    python bench_train_torch.py --step ../../target/release/examples/step --size small --stage 3 --rows 2
+    target/release/examples/step --model DIR --stage 1 --dump batch.safetensors > janus.jsonl
+    python bench_train_torch.py --model DIR --batch batch.safetensors --stage 1 [--checkpoint] > torch.jsonl
+    python bench_train_torch.py --table janus.jsonl torch.jsonl
 
-Prints a table of both, in turns, each measurement in a process of its own. Sizes, tokens and
-targets are those of `janus-train/examples/step.rs`; weights are random on both sides.
+f32, AdamW, one norm over all gradients, sdpa attention; `--checkpoint` keeps the inputs of the layers only
+(torch.utils.checkpoint). One process per measurement, so that peak memory is its own; prints one line of
+JSON with the keys of the example. `--table` compares lines of the same stage, way and size.
 """
 
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
+import statistics
+import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from sizes import PRO_1B, hf_config
-
-CAPTION, QUESTION, ANSWER = 24, 24, 32
-SMALL = replace(
-    PRO_1B, hidden=768, intermediate=2048, layers=8, heads=12, kv_heads=12, head_dim=64, vocab=16_384,
-    vision_width=512, vision_layers=6, vision_heads=8,
-)
-SIZES = {"small": SMALL, "1b": PRO_1B}
-FROZEN = {1: ("vision_model", "vqmodel", "language_model", "lm_head"), 2: ("vision_model", "vqmodel"), 3: ("vqmodel",)}
+RATE, BETAS, EPSILON, CLIP = 1e-5, (0.9, 0.95), 1e-8, 1.0
 
 
-def numbers(count: int, limit: int, offset: int) -> list[int]:
-    return [(i * 7919 + offset * 104_729 + 13) % limit for i in range(count)]
+def status(name: str) -> int:
+    """A figure of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 
-def build(sizes, stage: int, recompute: bool):
-    import torch
-    from transformers import JanusForConditionalGeneration
+class Watch:
+    """Samples what this process owns, from what is resident now."""
 
-    # Any ids below the vocabulary: embeddings are given, none is looked for.
-    ids = {name: place for place, name in enumerate(("bos", "eos", "pad", "boi", "eoi", "image_placeholder", "user", "assistant"))}
-    torch.manual_seed(0)
-    model = JanusForConditionalGeneration(hf_config(sizes, ids)).float()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(f".{part}." in f".{name}." for part in FROZEN[stage]))
-    if recompute:
-        model.model.language_model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model.train()
+    def __init__(self):
+        Path("/proc/self/clear_refs").write_text("5")
+        self.peak, self.done = 0, False
+        self.thread = threading.Thread(target=self.sample, daemon=True)
+        self.thread.start()
+
+    def sample(self):
+        while not self.done:
+            self.peak = max(self.peak, status("RssAnon:"))
+            time.sleep(0.01)
+
+    def stop(self) -> tuple[int, int]:
+        self.done = True
+        self.thread.join()
+        return self.peak, status("VmHWM:")
 
 
-def loss_sum(model, sizes, row: int | None):
+def trained(model, stage: int):
+    """What the paper trains in a stage; everything else is frozen."""
+    inner = model.model
+    parts = [inner.aligner, inner.generation_aligner, inner.generation_embeddings, inner.generation_head]
+    if stage >= 2:
+        parts += [inner.language_model, model.lm_head]
+    if stage == 3:
+        parts += [inner.vision_model]
+    model.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def read(path: Path, side: int) -> list[dict]:
+    """The batch, row by row and without padding; places count from the row's own start."""
+    from safetensors.torch import load_file
+
+    whole = {name: value if value.is_floating_point() else value.long()
+             for name, value in load_file(path).items()}
+    rows, tokens = whole["ids"].shape
+    pictures = whole["pixels"].reshape(-1, 3, side, side)
+    result, seen = [], 0
+    for row in range(rows):
+        def own(places):
+            return (places >= row * tokens) & (places < (row + 1) * tokens)
+        one = {"ids": whole["ids"][row], "image_places": whole["image_places"], "code_places": whole["code_places"]}
+        for name in ("image_places", "code_places"):
+            one[name] = whole[name][own(whole[name])] - row * tokens
+        one["codes"] = whole["codes"][own(whole["code_places"])]
+        for name in ("text_targets", "code_targets"):
+            mine = whole[name][own(whole[name][:, 0])].clone()
+            mine[:, 0] -= row * tokens
+            one[name] = mine
+        # The last place that anything stands at, or that is predicted.
+        ends = [one["image_places"] + 1, one["code_places"] + 1, one["text_targets"][:, 0] + 2]
+        one["ids"] = one["ids"][: int(max(end.max() for end in ends if len(end)))]
+        count = 1 if len(one["image_places"]) else 0
+        one["pixels"] = pictures[seen : seen + count]
+        seen += count
+        result.append(one)
+    return result
+
+
+def stacked(rows: list[dict]) -> dict:
+    """Rows as one batch of flat places, filled up on the right."""
     import torch
     import torch.nn.functional as F
 
-    inner = model.model
-    table = inner.language_model.embed_tokens
-    if row is not None:
-        count = sizes.grid**2
-        codes = torch.tensor(numbers(count, sizes.codes, row))
-        words = table(torch.tensor(numbers(CAPTION, 10_000, row)))
-        read = inner.generation_aligner(inner.generation_embeddings(codes[:-1]))
-        x = torch.cat([words, read])[None]
-        hidden = inner.language_model(inputs_embeds=x, use_cache=False).last_hidden_state[0]
-        return F.cross_entropy(inner.generation_head(hidden[CAPTION - 1:]), codes, reduction="sum"), count, x.shape[1]
-    side = sizes.image
-    pixels = torch.tensor([((i * 31) % 255) / 127.5 - 1.0 for i in range(3 * side * side)]).reshape(1, 3, side, side)
-    seen = inner.aligner(inner.vision_model(pixels).last_hidden_state)[0]
-    answer = torch.tensor(numbers(ANSWER, 10_000, 2))
-    x = torch.cat([table(torch.tensor(numbers(QUESTION, 10_000, 1))), seen, table(answer)])[None]
-    hidden = inner.language_model(inputs_embeds=x, use_cache=False).last_hidden_state[0]
-    first = QUESTION + sizes.vision_tokens
-    logits = model.lm_head(hidden[first - 1: first - 1 + ANSWER])
-    return F.cross_entropy(logits, answer, reduction="sum"), ANSWER, x.shape[1]
+    tokens = max(len(row["ids"]) for row in rows)
+    batch = {"ids": torch.stack([F.pad(row["ids"], (0, tokens - len(row["ids"]))) for row in rows])}
+    for name in ("image_places", "code_places"):
+        batch[name] = torch.cat([row[name] + i * tokens for i, row in enumerate(rows)])
+    for name in ("text_targets", "code_targets"):
+        shift = torch.tensor([1, 0])
+        batch[name] = torch.cat([row[name] + i * tokens * shift for i, row in enumerate(rows)])
+    for name in ("codes", "pixels"):
+        batch[name] = torch.cat([row[name] for row in rows])
+    return batch
+
+
+def loss_sum(model, batch: dict):
+    """Cross-entropy summed over the supervised tokens. Padding is on the right, so causal is enough."""
+    import torch
+    import torch.nn.functional as F
+
+    inner, (rows, tokens) = model.model, batch["ids"].shape
+    x = inner.language_model.embed_tokens(batch["ids"]).flatten(0, 1)
+    if len(batch["pixels"]):
+        features = inner.aligner(inner.vision_model(batch["pixels"]).last_hidden_state)
+        x = x.index_copy(0, batch["image_places"], features.flatten(0, 1))
+    if len(batch["codes"]):
+        codes = inner.generation_aligner(inner.generation_embeddings(batch["codes"][None]))[0]
+        x = x.index_copy(0, batch["code_places"], codes)
+    hidden = inner.language_model(inputs_embeds=x.reshape(rows, tokens, -1), use_cache=False).last_hidden_state
+    hidden, total = hidden.flatten(0, 1), torch.zeros(())
+    for head, targets in ((model.lm_head, batch["text_targets"]), (inner.generation_head, batch["code_targets"])):
+        if len(targets):
+            total = total + F.cross_entropy(head(hidden[targets[:, 0]]), targets[:, 1], reduction="sum")
+    return total
 
 
 def measure(args) -> dict:
     import torch
 
+    from full_size import find_sizes, load
+
     torch.set_num_threads(args.threads)
-    sizes = SIZES[args.size]
-    model = build(sizes, args.stage, args.recompute)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
-    supervised = args.rows * sizes.grid**2 + ANSWER
-    seconds = []
-    for _ in range(args.steps):
-        start, tokens, total = time.perf_counter(), 0, 0.0
+    start = time.perf_counter()
+    model = load(args.model, torch.float32)
+    loading = time.perf_counter() - start
+    rows = read(args.batch, find_sizes(args.model).image)
+    parameters = trained(model, args.stage)
+    if args.checkpoint:
+        # Only models in training recompute; there is no dropout that this would switch on.
+        model.train()
+        model.activation_checkpointing_enable()
+    micro = args.micro or len(rows)
+    step = [stacked(rows[i : i + micro]) for i in range(0, len(rows), micro)]
+    total = sum(len(row[name]) for row in rows for name in ("text_targets", "code_targets"))
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0)
+    watch, seconds, losses = Watch(), [], []
+    for number in range(args.steps + 1):
+        start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        for row in [*range(args.rows), None]:
-            loss, _, length = loss_sum(model, sizes, row)
-            if loss.requires_grad:
-                (loss / supervised).backward()
-            total, tokens = total + float(loss.detach()), tokens + length
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        loss = 0.0
+        for batch in step:
+            part = loss_sum(model, batch) / total
+            if part.requires_grad:
+                part.backward()
+            loss += float(part.detach())
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": min(seconds[1:] or seconds), "tokens": tokens, "loss": total / supervised,
-            "trained": sum(p.numel() for p in trained), "peak_rss": peak}
+        if number:
+            seconds.append(time.perf_counter() - start)
+        losses.append(loss)
+    owned, resident = watch.stop()
+    tokens = sum(len(row["ids"]) for row in rows)
+    median = statistics.median(seconds)
+    return {
+        "side": f"torch {torch.__version__}", "stage": args.stage,
+        "activations": "Recomputed" if args.checkpoint else "Kept", "weights": "float32",
+        "rows": len(rows), "micro": micro, "tokens": tokens, "supervised": total,
+        "trained": sum(p.numel() for p in parameters), "load": loading, "seconds": seconds, "median": median,
+        "tokens_per_second": tokens / median, "losses": losses, "peak_owned": owned, "peak_resident": resident,
+    }
 
 
-def in_process(command: list[str], threads: int) -> dict:
-    env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-    return json.loads(out.stdout.strip().splitlines()[-1])
+def table(ours: Path, theirs: Path) -> str:
+    """Medians over all steps of all lines of one kind, side by side."""
+    def grouped(path):
+        groups = {}
+        for line in path.read_text().splitlines():
+            run = json.loads(line)
+            key = run["trained"], run["stage"], run["activations"], run["rows"], run["micro"]
+            groups.setdefault(key, []).append(run)
+        return groups
+
+    def figures(runs):
+        median = statistics.median(seconds for run in runs for seconds in run["seconds"])
+        return median, runs[0]["tokens"] / median, max(run["peak_owned"] for run in runs)
+
+    lines = ["| stage | activations | trained | rows, at once | janus | PyTorch f32 | PyTorch / janus | tokens/s "
+             "| peak memory janus | PyTorch | losses differ by |", "|" + "---|" * 11]
+    ours, theirs = grouped(ours), grouped(theirs)
+    for key in ours:
+        if key not in theirs:
+            continue
+        (a, rate, memory), (b, _, other) = figures(ours[key]), figures(theirs[key])
+        far = max(abs(x / y - 1) for x, y in zip(ours[key][0]["losses"], theirs[key][0]["losses"]))
+        count, stage, way, rows, micro = key
+        lines.append(f"| {stage} | {way.lower()} | {count / 1e6:.1f} M | {rows}, {micro} | {a:.2f} s | {b:.2f} s "
+                     f"| {b / a:.2f} | {rate:.1f} | {memory / 1e9:.2f} GB | {other / 1e9:.2f} GB | {far:.1e} |")
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step", type=Path, help="the Rust example; without it, only PyTorch, in this process")
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--stage", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=2)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--batch", type=Path)
+    parser.add_argument("--stage", type=int, choices=[1, 2, 3], default=1)
+    parser.add_argument("--micro", type=int, default=0, help="rows at once; all by default")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--checkpoint", action="store_true")
+    parser.add_argument("--table", type=Path, nargs=2, metavar=("JANUS", "TORCH"))
     args = parser.parse_args()
-    if args.step is None:
-        print(json.dumps(measure(args)))
-        return
-    common = ["--size", args.size, "--stage", str(args.stage), "--rows", str(args.rows), "--steps", str(args.steps)]
-    for recompute in (False, True):
-        torch_command = [sys.executable, __file__, *common, "--threads", str(args.threads)]
-        torch_command += ["--recompute"] * recompute
-        activations = "recomputed" if recompute else "kept"
-        rust_command = [str(args.step), args.size, str(args.stage), str(args.rows), activations, str(args.steps)]
-        best = {}
-        for _ in range(args.rounds):
-            for name, command in (("PyTorch", torch_command), ("janus", rust_command)):
-                found = in_process(command, args.threads)
-                if name not in best or found["seconds"] < best[name]["seconds"]:
-                    best[name] = found
-        for name, found in best.items():
-            print(f"{args.size} stage {args.stage} {activations:10} {name:8} {found['seconds']:8.3f} s a step "
-                  f"{found['tokens'] / found['seconds']:8.0f} tokens/s {found['peak_rss'] / 1e9:6.2f} GB "
-                  f"{found['trained'] / 1e6:8.1f} M trained")
-        ratio = best["PyTorch"]["seconds"] / best["janus"]["seconds"]
-        print(f"{'':28} janus is {ratio:.2f} times as fast")
+    if args.table:
+        return print(table(*args.table))
+    if not (args.model and args.batch):
+        parser.error("--model and --batch, or --table")
+    print(json.dumps(measure(args)))
 
 
 if __name__ == "__main__":

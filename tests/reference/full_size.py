@@ -29,7 +29,7 @@ import tokenizer as tok
 from expectations import GUIDANCE, generate_codes, greedy_text, margins, to_u8
 from layout import to_hf
 from prompts import SYSTEM, generation_text, prompt_ids, render, turns, unconditional
-from sizes import PRO_1B, PRO_7B, TINY_ODD, TINY_PRO, Sizes, hf_config
+from sizes import PRO_1B, PRO_7B, SMALL, TINY_ODD, TINY_PRO, Sizes, hf_config
 from stream import write_safetensors
 
 QUESTION = "What is in this picture?"
@@ -60,7 +60,7 @@ def find_sizes(folder: Path) -> Sizes:
     """The known sizes with this depth and vocabulary."""
     config = json.loads((folder / "config.json").read_text())
     text = config.get("language_config") or config["text_config"]
-    known = {(s.layers, s.vocab): s for s in (PRO_1B, PRO_7B, TINY_PRO, TINY_ODD)}
+    known = {(s.layers, s.vocab): s for s in (PRO_1B, PRO_7B, SMALL, TINY_PRO, TINY_ODD)}
     return known[text["num_hidden_layers"], text["vocab_size"]]
 
 

@@ -17,7 +17,7 @@ import torch
 
 import tokenizer as tok
 from layout import original_shapes, to_hf
-from sizes import PRO_1B, PRO_7B, Sizes, hf_config, original_config
+from sizes import PRO_1B, PRO_7B, SMALL, Sizes, hf_config, original_config
 from stream import stream_safetensors
 from weights import calm
 
@@ -32,6 +32,9 @@ SPECIAL_IDS = {
 }
 # Janus-1.3B, the predecessor: the 1B network with the 7B tokenizer.
 COUNTS["1.3b"], SIZES["1.3b"], SPECIAL_IDS["1.3b"] = COUNTS["1b"], PRO_1B, SPECIAL_IDS["7b"]
+# No published model: small enough to train in every way within minutes.
+COUNTS["100m"], SIZES["100m"] = (116_062_027, 546), SMALL
+SPECIAL_IDS["100m"] = {role: id - 70_000 for role, id in SPECIAL_IDS["1b"].items()}
 
 
 class Source:
@@ -99,12 +102,12 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
 def write_config_files(folder: Path, size: str, names: str):
     """config.json, tokenizer and processor files."""
     sizes = SIZES[size]
-    tokenizer = tok.finish(tok.with_fillers(tok.train_base(), 100_000),
-                           reserved=576, extra_characters=size != "1b", adds_bos=False)
+    tokenizer = tok.finish(tok.with_fillers(tok.train_base(), SPECIAL_IDS[size]["bos"]), reserved=576,
+                           extra_characters=size in ("7b", "1.3b"), adds_bos=False)
     assert tok.special_ids(tokenizer) == SPECIAL_IDS[size], tok.special_ids(tokenizer)
     tok.write_original_files(folder, tokenizer, sizes.image, sizes.vision_tokens, sizes.max_positions)
     if names == "original":
-        tok.write_json(folder / "config.json", original_config(sizes, explicit=False))
+        tok.write_json(folder / "config.json", original_config(sizes, explicit=sizes is SMALL))
     else:
         config = hf_config(sizes, SPECIAL_IDS[size])
         config.dtype = torch.bfloat16

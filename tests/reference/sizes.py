@@ -64,6 +64,17 @@ def _pro(hidden, intermediate, layers, heads) -> Sizes:
 PRO_1B = _pro(2048, 5632, 24, 16)
 PRO_7B = _pro(4096, 11008, 30, 32)
 
+# Pictures and codes of the published size, everything else small: for timing training steps.
+SMALL = Sizes(
+    image=384, patch=16, vision_width=512, vision_layers=8, vision_heads=8,
+    vision_mlp_ratio=4.0, vision_eps=1e-6,
+    hidden=512, intermediate=1408, layers=8, heads=4, kv_heads=4, head_dim=128, vocab=32768,
+    rope_theta=10000.0, rms_eps=1e-6, max_positions=4096,
+    aligner_depth=2, gen_aligner_depth=2,
+    vq_base=64, vq_multipliers=(1, 1, 2, 2, 4), vq_res_blocks=2, vq_latent=128,
+    code_dim=8, codes=16384, usage_buffer=65536,
+)
+
 # The released layout in miniature: as many KV heads as heads, default constants.
 TINY_PRO = Sizes(
     image=96, patch=8, vision_width=48, vision_layers=2, vision_heads=4,

@@ -9,6 +9,7 @@ mod data_common;
 mod data_formats;
 mod data_layout;
 mod data_loader;
+mod data_shards;
 mod data_speed;
 mod encoder;
 mod evaluate;

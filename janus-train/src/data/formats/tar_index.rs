@@ -54,7 +54,8 @@ pub(super) fn index(path: &Path) -> std::io::Result<Index> {
 }
 
 fn walk(archive: &mut Archive<File>, length: u64, members: &mut Vec<Member>) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
+    // The tar crate quotes names and numbers as they are.
+    let text = |error: std::io::Error| shown(&error.to_string());
     let (mut long_name, mut long_size) = (None, None);
     for entry in archive.entries_with_seek().map_err(text)?.raw(true) {
         let mut entry = entry.map_err(text)?;
@@ -94,7 +95,7 @@ fn header_bytes(entry: &mut impl Read, size: u64) -> Result<Vec<u8>, String> {
         return Err(format!("a header of {size} bytes, the limit is {MAX_HEADER}"));
     }
     let mut bytes = Vec::new();
-    entry.take(size).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    entry.take(size).read_to_end(&mut bytes).map_err(|error| shown(&error.to_string()))?;
     if (bytes.len() as u64) < size { Err("cut off inside a header".to_owned()) } else { Ok(bytes) }
 }
 

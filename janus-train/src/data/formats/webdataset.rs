@@ -16,7 +16,7 @@ use janus_model::processor::ImageLimits;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::super::error::{At, DataError, Place, Why};
+use super::super::error::{At, DataError, Place, Why, shown};
 use super::super::sample::{Kind, Picture, Sample};
 use super::files::parts;
 use super::tar_index::{Index, Member, index};
@@ -170,7 +170,7 @@ fn split(name: &str) -> (String, String) {
 
 fn add(entry: &mut Entry, member: &Member, ending: &str, spec: &Spec) {
     if let Some(problem) = member.problem {
-        entry.problem = Some(format!("a member .{ending} {problem}"));
+        entry.problem = Some(format!("a member .{} {problem}", shown(ending)));
         return;
     }
     let is = |stated: &Option<String>, usual: bool| match stated {
