@@ -14,7 +14,7 @@ use janus_train::strategy::{End, Training};
 
 use crate::common::{Fixture, Target, fixtures};
 use crate::parts_common::{
-    distance, files, go, gradients, model, pictures, recipe, same_bytes_after_stops, targets,
+    STOPS, distance, files, go, gradients, model, pictures, recipe, same_bytes_after_stops, targets,
 };
 
 /// Share of the expected value.
@@ -160,7 +160,7 @@ fn a_run_stopped_anywhere_ends_with_the_same_bytes() {
     let overrides =
         [small(folder.path(), 8), vec!["batch.size=5".into(), "batch.rows=2".into()]].concat();
     let recipe = recipe(folder.path(), "encoder");
-    same_bytes_after_stops(&recipe, &overrides, 8, &[1, 3, 5]);
+    same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
 }
 
 /// What a run leaves is a part of a model, and of the next run.

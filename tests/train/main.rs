@@ -14,6 +14,7 @@ mod encoder;
 mod gradients;
 mod job;
 mod lora;
+mod parts;
 mod parts_common;
 mod reference;
 mod run_common;
