@@ -24,7 +24,7 @@ from stream import write_safetensors
 
 COMMAND = "python make_tokenizer_fixtures.py --out ../fixtures"
 STEPS, RATE, BETAS, EPSILON, CLIP = 5, 1e-4, (0.9, 0.95), 1e-8, 1.0
-SIDE, PICTURES, ROWS = 32, 4, 2
+SIDE, PICTURES, ROWS = 16, 4, 2
 WEIGHTS = {"reconstruction": 1.0, "perceptual": 0.5, "codebook": 1.0, "commitment": 0.25, "adversarial": 0.5}
 # The critic has a say from this step on, counted from 1.
 FROM = 3

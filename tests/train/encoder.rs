@@ -14,7 +14,7 @@ use janus_train::strategy::{End, Training};
 
 use crate::common::{Fixture, Target, fixtures};
 use crate::parts_common::{
-    distance, files, go, gradients, model, pictures, recipe, same_bytes_after_stops, targets,
+    STOPS, distance, files, go, gradients, model, pictures, recipe, same_bytes_after_stops, targets,
 };
 
 /// Share of the expected value.
@@ -61,8 +61,8 @@ fn pairs(f: &Fixture) -> Vec<Pair> {
     pictures.zip(ids).map(|(pixels, ids)| Pair { pixels, ids: ids.to_vec(), cut: false }).collect()
 }
 
-/// Measured, loss and worst gradient: 1.6e-7 and 1.3e-5 flex, 1.3e-7 and 1.4e-5 ndarray; the same
-/// two pairs at a time.
+/// Measured, loss and worst gradient: 8.4e-8 and 1.6e-6 flex, 8.4e-8 and 1.6e-6
+/// ndarray, all at once and two pairs at a time.
 #[test]
 fn the_loss_and_every_gradient_are_those_of_pytorch() {
     let f = fixture();
@@ -93,7 +93,7 @@ fn the_loss_and_every_gradient_are_those_of_pytorch() {
     }
 }
 
-/// Measured, worst loss and norm: 1.1e-5.
+/// Measured, worst loss and norm: 2.9e-7.
 #[test]
 fn five_steps_follow_pytorch() {
     let f = fixture();
@@ -135,22 +135,23 @@ fn small(folder: &Path, steps: usize) -> Vec<String> {
 #[test]
 fn pictures_find_their_captions() {
     let folder = tempfile::tempdir().unwrap();
-    let mut overrides = small(folder.path(), 40);
-    overrides.extend(["text.length=24", "text.width=32", "schedule.rate=1e-2"].map(str::to_owned));
+    let mut overrides = small(folder.path(), 48);
+    let more = ["text.length=24", "text.width=32", "schedule.rate=3e-3", "pooling=mean"];
+    overrides.extend(more.map(str::to_owned));
     overrides.push(format!("valid.data.0.path={}", folder.path().join("data").display()));
     let output = folder.path().join("run");
     let (end, rows) = go(&recipe(folder.path(), "encoder"), &overrides, &output, u64::MAX);
-    assert_eq!((end, rows.len()), (End::Finished, 40));
+    assert_eq!((end, rows.len()), (End::Finished, 48));
     let found: Vec<f64> = rows.iter().map(|row| row.terms["found"]).collect();
     let losses: Vec<f64> = rows.iter().filter_map(|row| row.loss).collect();
-    println!("measured: {found:?} {losses:?}");
+    println!("measured: {found:.2?} {losses:.2?}");
     assert!(found[0] < 0.25, "{found:?}");
-    assert!(found[35..].iter().all(|share| *share > 0.6), "{found:?}");
-    assert!(losses[39] < 0.5 * losses[0], "{losses:?}");
+    assert!(found[40..].iter().all(|share| *share > 0.4), "{found:?}");
+    assert!(losses[47] < 0.4 * losses[0], "{losses:?}");
     assert!(rows.iter().all(|row| row.terms["captions_cut"] == 0.0));
     // The checkpoints were judged, and the last ones are better than the first.
     let valid = std::fs::read_to_string(output.join("valid.jsonl")).unwrap();
-    assert_eq!(valid.lines().count(), 10);
+    assert_eq!(valid.lines().count(), 12);
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn a_run_stopped_anywhere_ends_with_the_same_bytes() {
     let overrides =
         [small(folder.path(), 8), vec!["batch.size=5".into(), "batch.rows=2".into()]].concat();
     let recipe = recipe(folder.path(), "encoder");
-    same_bytes_after_stops(&recipe, &overrides, 8, &[1, 3, 5]);
+    same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
 }
 
 /// What a run leaves is a part of a model, and of the next run.

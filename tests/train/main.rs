@@ -18,6 +18,7 @@ mod golden;
 mod gradients;
 mod job;
 mod lora;
+mod parts;
 mod parts_common;
 mod reference;
 mod run_common;

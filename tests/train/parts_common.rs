@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -68,7 +69,7 @@ pub fn pictures(folder: &Path, count: usize) -> PathBuf {
     data
 }
 
-/// Runs a recipe on flex until `stop` steps are done; the terms of each step it took.
+/// Runs a recipe on flex until `stop` steps are done; every step it took.
 pub fn go(recipe: &Path, overrides: &[String], output: &Path, stop: u64) -> (End, Vec<Row>) {
     set_default_device();
     let mut rows = Vec::new();
@@ -81,6 +82,17 @@ pub fn go(recipe: &Path, overrides: &[String], output: &Path, stop: u64) -> (End
     };
     let end = parts::run(recipe, overrides, output, &Device::flex(), &mut watcher);
     (end.unwrap_or_else(|error| panic!("{error}")), rows)
+}
+
+/// The same, but in the middle of everything it is over, and nothing can be saved.
+fn die(recipe: &Path, overrides: &[String], output: &Path, at: u64) {
+    set_default_device();
+    let mut watcher = |event: Event| match event {
+        Event::Step(row) if row.step == at => resume_unwind(Box::new("killed")),
+        _ => ControlFlow::Continue(()),
+    };
+    let run = || parts::run(recipe, overrides, output, &Device::flex(), &mut watcher);
+    assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "nothing killed it");
 }
 
 pub use janus_train::metrics::Row;
@@ -105,12 +117,28 @@ pub fn files(checkpoint: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// A run that is stopped after each of `stops` steps ends with the bytes of one that was not.
-pub fn same_bytes_after_stops(recipe: &Path, overrides: &[String], last: u64, stops: &[u64]) {
-    let run = |stops: &[u64]| {
+/// How a run is interrupted, after so many steps.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// It is asked to, and saves.
+    Asked(u64),
+    /// It is gone at once.
+    Killed(u64),
+}
+
+/// Before the first checkpoint, between two, in the middle of one again, and right behind one.
+pub const STOPS: [Stop; 5] =
+    [Stop::Killed(2), Stop::Asked(3), Stop::Killed(6), Stop::Asked(4), Stop::Killed(8)];
+
+/// A run that is interrupted ends with the bytes of one that was not.
+pub fn same_bytes_after_stops(recipe: &Path, overrides: &[String], last: u64, stops: &[Stop]) {
+    let run = |stops: &[Stop]| {
         let folder = tempfile::tempdir().unwrap();
         for stop in stops {
-            go(recipe, overrides, folder.path(), *stop);
+            match stop {
+                Stop::Asked(step) => drop(go(recipe, overrides, folder.path(), *step)),
+                Stop::Killed(step) => die(recipe, overrides, folder.path(), *step),
+            }
         }
         assert_eq!(go(recipe, overrides, folder.path(), u64::MAX).0, End::Finished);
         folder
