@@ -5,7 +5,7 @@
 //! first, so that one run shows the whole picture (usually: another model's files).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     path::{Path, PathBuf},
 };
@@ -50,8 +50,26 @@ pub struct Mismatch {
     pub shape: Vec<ShapeDifference>,
     /// Number of decoder layers in the model and in the checkpoint, where they differ.
     pub layers: Option<(usize, usize)>,
+    /// Parts of the model that are whole, where the others are absent altogether; else none.
+    pub parts: Vec<String>,
     /// Folder of the checkpoint, where one is known.
     pub dir: Option<PathBuf>,
+}
+
+/// Parts none of whose tensors is missing, where of all others every tensor is.
+fn whole_parts(expected: &[(String, Vec<usize>)], missing: &[(String, Vec<usize>)]) -> Vec<String> {
+    let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for (which, names) in [expected, missing].into_iter().enumerate() {
+        for (name, _) in names {
+            let part = name.split_once('.').map_or(name.as_str(), |(part, _)| part);
+            counts.entry(part).or_default()[which] += 1;
+        }
+    }
+    if counts.values().any(|[all, missing]| ![0, *all].contains(missing)) {
+        return Vec::new();
+    }
+    let whole = counts.into_iter().filter(|(_, [_, missing])| *missing == 0);
+    whole.map(|(part, _)| part.to_owned()).collect()
 }
 
 impl Mismatch {
@@ -82,6 +100,9 @@ impl Mismatch {
         let wanted = layers(expected.iter().map(|(name, _)| name.as_str()));
         let held = layers(found.iter().map(|tensor| tensor.name.as_str()));
         mismatch.layers = wanted.zip(held).filter(|(wanted, held)| wanted != held);
+        if mismatch.unused.is_empty() && mismatch.shape.is_empty() {
+            mismatch.parts = whole_parts(expected, &mismatch.missing);
+        }
         if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch)) }
     }
 
@@ -117,6 +138,13 @@ impl Mismatch {
         let only_shapes = self.missing.is_empty() && self.unused.is_empty();
         if only_shapes && !self.shape.is_empty() && self.shape.iter().all(same_rank) {
             return Some("the weights belong to a Janus of another size than config.json".into());
+        }
+        if self.missing_half().is_none() && !self.parts.is_empty() {
+            let parts = self.parts.join(", ");
+            return Some(format!(
+                "these files hold {parts} and nothing else: parts that training can begin from, \
+                 under [init.parts] of a recipe"
+            ));
         }
         let what = self.missing_half().unwrap_or("these files do not hold a whole Janus model");
         (!self.missing.is_empty()).then(|| what.into())
@@ -209,5 +237,24 @@ fn section<T>(
     match rows.len().checked_sub(SHOWN) {
         Some(more) if more > 0 => write!(f, "\n  {title}: … and {more} more"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_parts_alone_are_told_from_pieces() {
+        let expected = [("a.x", 1), ("a.y", 1), ("b.x", 1), ("c.x", 1)];
+        let expected = expected.map(|(name, n)| (name.to_owned(), vec![n]));
+        let only = |kept: &[&str]| {
+            let missing = expected.iter().filter(|(name, _)| !kept.contains(&name.as_str()));
+            whole_parts(&expected, &missing.cloned().collect::<Vec<_>>())
+        };
+        assert_eq!(only(&["a.x", "a.y"]), ["a"]);
+        assert_eq!(only(&["a.x", "a.y", "c.x"]), ["a", "c"]);
+        assert!(only(&["a.x", "c.x"]).is_empty(), "half a part is none");
+        assert!(only(&[]).is_empty());
     }
 }

@@ -20,7 +20,6 @@ use crate::data::prepare::decode;
 use crate::data::random::hash;
 use crate::data::sample::Sample;
 use crate::data::{Cursor, Stream};
-use crate::metrics::Terms;
 use crate::parts::kept::{filled, read, resumed, write, write_moments};
 use crate::parts::numbers::{clipped, number, numbers};
 use crate::parts::{PartError, Recipe, valid};
@@ -36,6 +35,14 @@ pub struct Pair {
     pub tokenizer: GradientsParams,
     /// Of the critic.
     pub critic: Option<GradientsParams>,
+}
+
+/// What the parts of a step add up to.
+#[derive(Default)]
+struct Sums {
+    tokenizer: GradientsAccumulator<VqModel>,
+    critic: GradientsAccumulator<Critic>,
+    measured: Measured,
 }
 
 /// A tokenizer that learns, with all that this needs.
@@ -129,55 +136,59 @@ impl TokenizerTraining {
         step: u64,
         pictures: &[PixelValues],
     ) -> Result<(Pair, Measured), StepError> {
-        let asked = self.config.loss.is_adversarial(step);
-        let (mut tokenizer, mut critic) =
-            (GradientsAccumulator::new(), GradientsAccumulator::new());
-        let (mut measured, mut terms) = (Measured::default(), Terms::default());
+        let mut sums = Sums::default();
         for rows in pictures.chunks(self.config.batch.rows.max(1)) {
-            let share = rows.len() as f64 / pictures.len() as f64;
-            let pixels = self.tensor(rows);
-            let (vq, judge) = (self.vq.part(), self.critic.part());
-            let loss = &self.config.loss;
-            let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels);
-            let TokenizerLoss { total, terms: parts, pictures: made, codes } = judged;
-            let gradients = (total.clone() * share).backward();
-            tokenizer.accumulate(vq, GradientsParams::from_grads(gradients, vq));
-            measured.loss += share * number(total)?;
-            let (names, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-            for (name, value) in names.into_iter().zip(numbers(Tensor::cat(values, 0))?) {
-                terms.add(name, share * value);
-            }
-            let codes = codes.into_data().convert::<i64>();
-            measured.supervised += codes.num_elements() as u64;
-            self.usage.see(step, codes.iter::<i64>());
-            if asked {
-                let loss = loss.critic(judge, pixels, made);
-                let gradients = (loss.clone() * share).backward();
-                critic.accumulate(judge, GradientsParams::from_grads(gradients, judge));
-                terms.add("critic", share * number(loss)?);
-            }
+            self.micro(step, rows, rows.len() as f64 / pictures.len() as f64, &mut sums)?;
         }
-        let mut norm = 0.0;
-        let tokenizer =
-            clipped(self.vq.part(), tokenizer.grads(), self.config.optimizer.clip, &mut norm);
+        let Sums { mut tokenizer, mut critic, mut measured } = sums;
+        let (clip, mut norm) = (self.config.optimizer.clip, 0.0);
+        let tokenizer = clipped(self.vq.part(), tokenizer.grads(), clip, &mut norm);
         measured.grad_norm = norm;
-        let critic = asked.then(|| critic.grads());
-        let critic = critic.map(|gradients| {
-            let gradients =
-                clipped(self.critic.part(), gradients, self.config.optimizer.clip, &mut norm);
-            terms.add("critic_norm", norm);
-            if !norm.is_finite() {
-                // A step is taken by both or by none.
-                measured.grad_norm = norm;
-            }
-            gradients
-        });
+        let asked = self.config.loss.is_adversarial(step);
+        let critic = asked.then(|| clipped(self.critic.part(), critic.grads(), clip, &mut norm));
+        if critic.is_some() {
+            measured.terms.add("critic_norm", norm);
+            // A step is taken by both or by none.
+            measured.grad_norm = if norm.is_finite() { measured.grad_norm } else { norm };
+        }
         let (used, dead) = self.usage.shares(step, measured.supervised);
-        terms.add("codes_used", used);
-        terms.add("codes_dead", dead);
+        measured.terms.add("codes_used", used);
+        measured.terms.add("codes_dead", dead);
         measured.tokens = measured.supervised;
-        measured.terms = terms;
         Ok((Pair { tokenizer, critic }, measured))
+    }
+
+    /// Adds what some pictures of a step teach, of which they are a `share`.
+    fn micro(
+        &mut self,
+        step: u64,
+        pictures: &[PixelValues],
+        share: f64,
+        sums: &mut Sums,
+    ) -> Result<(), StepError> {
+        let asked = self.config.loss.is_adversarial(step);
+        let pixels = self.tensor(pictures);
+        let (vq, judge, loss) = (self.vq.part(), self.critic.part(), &self.config.loss);
+        let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels);
+        let TokenizerLoss { total, terms, pictures: made, codes } = judged;
+        let gradients = (total.clone() * share).backward();
+        sums.tokenizer.accumulate(vq, GradientsParams::from_grads(gradients, vq));
+        let measured = &mut sums.measured;
+        measured.loss += share * number(total)?;
+        let (names, values): (Vec<_>, Vec<_>) = terms.into_iter().unzip();
+        for (name, value) in names.into_iter().zip(numbers(Tensor::cat(values, 0))?) {
+            measured.terms.add(name, share * value);
+        }
+        if asked {
+            let loss = loss.critic(judge, pixels, made);
+            let gradients = (loss.clone() * share).backward();
+            sums.critic.accumulate(judge, GradientsParams::from_grads(gradients, judge));
+            measured.terms.add("critic", share * number(loss)?);
+        }
+        let codes = codes.into_data().convert::<i64>();
+        measured.supervised += codes.num_elements() as u64;
+        self.usage.see(step, codes.iter::<i64>());
+        Ok(())
     }
 
     /// `[N, 3, S, S]`, where gradients are known.
