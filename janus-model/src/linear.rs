@@ -95,7 +95,7 @@ impl Linear {
 /// Outputs of [`Linear::cross_entropy`] in memory at any time, 128 MiB in f32 and three times that
 /// with softmax and gradient: small beside a model with so many outputs, and many enough for a fast
 /// product. All of 4096 rows of 102,400 words take 1.6 GiB, and three times that, too.
-const OUTPUTS_AT_ONCE: usize = 1 << 25;
+pub const OUTPUTS_AT_ONCE: usize = 1 << 25;
 
 impl Linear {
     /// Cross-entropy of the rows of the result against the number each should have given, summed;

@@ -1,12 +1,16 @@
-//! How a Janus is trained. The parts of a step and of a run are here, each tested by itself; what
-//! joins them, a command and fine-tuning, is still to come (see `CHANGELOG.md`).
+//! How a Janus is trained, from a recipe or a few wishes to a model folder.
 //!
 //! ```text
+//! config, finetune: a recipe ─► trainer: Job ─► Burn's SupervisedTraining around strategy ─► run
+//!
 //! files ─ data ─► Batch ─ step ─► Sum of losses ─ accumulate ─► gradients ─ clip ─ optim ─► weights
 //!                          │                          └ recompute: one block at a time
 //!                       stage: what trains        strategy: the order of all this
 //!                                                 run: checkpoints, whole or not there
 //! ```
+//! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
+//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy.
+//!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
 //! rate after a linear warm-up ([`schedule`]). [`config`] reads the recipes in `stages/`.

@@ -71,6 +71,9 @@ fn stage(folder: &Path) {
     std::fs::copy(folder.join("photo.png"), folder.join("photos/one.png")).unwrap();
     std::fs::copy(folder.join("photo.png"), folder.join("photos/two.png")).unwrap();
     std::fs::write(folder.join("prompts.txt"), "a red cube\na blue sphere\n").unwrap();
+    let asked = "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>What is it?\"},\
+                 {\"role\":\"assistant\",\"content\":\"A cube.\"}],\"images\":[\"photo.png\"]}\n";
+    std::fs::write(folder.join("questions.jsonl"), asked).unwrap();
 }
 
 #[test]
