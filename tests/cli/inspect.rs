@@ -116,6 +116,20 @@ fn component_sizes_are_the_published_ones() {
 
 // --- damaged folders ----------------------------------------------------------------------------
 
+/// What a run that trains the image tokenizer leaves.
+#[test]
+fn a_part_of_a_model_is_told_from_a_broken_one() {
+    let folder = copy_of("tiny-pro/original");
+    let model = folder.path().join("model");
+    let mut tensors = read_tensors(&model);
+    tensors.retain(|name, _| name.starts_with("gen_vision_model."));
+    write_tensors(&model, &tensors);
+    let told = run(folder.path(), &["inspect", "model"]);
+    assert_eq!(told.code, 1, "{told}");
+    let hint = "these files hold gen_vision_model and nothing else";
+    assert!(told.stdout.contains(hint), "{told}");
+}
+
 #[test]
 fn missing_tensors_are_named() {
     let folder = copy_of("tiny-pro/original");

@@ -1,6 +1,6 @@
 //! Training the image tokenizer: every term and gradient against PyTorch, learning, resuming.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use janus_model::checkpoint::{Checkpoint, Limits};
 use janus_model::processor::PixelValues;
@@ -151,11 +151,27 @@ fn small(folder: &Path, steps: usize) -> Vec<String> {
     ]
 }
 
+/// The same pictures without a text: a folder of them is a class of the folder above.
+fn bare(folder: &Path) -> PathBuf {
+    let (bare, all) = (folder.join("bare"), folder.join("bare/all"));
+    std::fs::create_dir_all(&all).unwrap();
+    for entry in std::fs::read_dir(folder.join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "png") {
+            std::fs::copy(&path, all.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    bare
+}
+
 /// The same error, measured at the first and at the last checkpoint, on pictures as they are.
 #[test]
 fn reconstructions_become_better() {
     let folder = tempfile::tempdir().unwrap();
-    let overrides = [small(folder.path(), 40), vec!["loss.adversarial_from=100".into()]].concat();
+    let mut overrides = small(folder.path(), 40);
+    overrides.push("loss.adversarial_from=100".to_owned());
+    overrides.push(format!("valid.data.0.path={}", bare(folder.path()).display()));
+    overrides.push("valid.data.0.format=classes".to_owned());
     let output = folder.path().join("run");
     let (end, rows) = go(&recipe(folder.path(), "tokenizer"), &overrides, &output, u64::MAX);
     assert_eq!((end, rows.len()), (End::Finished, 40));

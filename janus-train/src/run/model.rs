@@ -57,7 +57,9 @@ impl Companions {
     pub fn read(start: &Path) -> Result<Self, RunError> {
         let (dir, naming) = match Checkpoint::open(start, &Limits::default()) {
             Ok(checkpoint) => (checkpoint.dir, checkpoint.naming),
-            Err(CheckpointError::NoWeights { .. }) => (start.to_owned(), naming_of(start)?),
+            Err(CheckpointError::NoWeights { .. }) if start.join(SMALL_FILES[0]).is_file() => {
+                (start.to_owned(), naming_of(start)?)
+            }
             Err(error) => return Err(Error::from(error).into()),
         };
         let mut files = Vec::new();

@@ -29,9 +29,9 @@ pub fn middle(image: &RgbImage8, side: usize) -> PixelValues {
 impl AugmentConfig {
     /// A square of `side` pixels; `chance` decides which.
     pub fn square(&self, image: &RgbImage8, side: usize, chance: u64) -> PixelValues {
-        // Numbers 0..n, each as likely as the others but for 2⁻⁴⁰.
+        // Numbers 0..n, each as likely as the others, as far as 64 bits can tell.
         let among =
-            |n: usize, what: u64| (u128::from(hash(&[chance, what])) * n as u128 >> 64) as usize;
+            |n: usize, what: u64| ((u128::from(hash(&[chance, what])) * n as u128) >> 64) as usize;
         let longest = (side as f64 / self.min_crop).ceil() as usize;
         let short = side + among(longest - side + 1, 1);
         let scale = short as f64 / image.width().min(image.height()) as f64;
