@@ -31,7 +31,7 @@ pub struct Stage {
 /// One of the recipes that were named.
 pub enum Work {
     /// A stage of a whole model.
-    Stage(Stage),
+    Stage(Box<Stage>),
     /// A network that is trained apart.
     Part { recipe: PathBuf, overrides: Vec<String>, output: PathBuf },
 }
@@ -85,7 +85,7 @@ pub fn run(works: Vec<Work>, args: &RunArgs) -> Result<Verdict, Failure> {
     let mut verdict = Verdict::Yes;
     for work in works {
         let summary = match work {
-            Work::Stage(stage) => one(stage, args, &found.device)?,
+            Work::Stage(stage) => one(*stage, args, &found.device)?,
             Work::Part { recipe, overrides, output } => {
                 part(&recipe, overrides, output, args, &found.device)?
             }

@@ -219,6 +219,14 @@ pub struct ObjectiveConfig {
     pub first_sentence: f64,
     /// Whether questions are learned like answers.
     pub supervise_prompt: bool,
+    /// Share of edits in which the codes of the pictures they start from are replaced by padding.
+    #[serde(default = "half")]
+    pub hidden_codes: f64,
+}
+
+/// As Janus-4o was trained.
+fn half() -> f64 {
+    0.5
 }
 
 /// When checkpoints are written, and which are kept.

@@ -57,7 +57,7 @@ pub enum Kept<const D: usize> {
 }
 
 impl<const D: usize> Kept<D> {
-    fn to_device(self, device: &Device) -> Tensor<D> {
+    fn moved(self, device: &Device) -> Tensor<D> {
         match self {
             Self::Tensor(tensor) => tensor.to_device(device),
             Self::Data(data) => Tensor::from_data(data, (device, DType::F32)),
@@ -87,7 +87,7 @@ impl Optimizer for AdamW {
         let (squared, new) = (gradient.clone().square(), 1.0 - self.beta_1);
         let (time, moment_1, moment_2, wide) = match state {
             Some(state) => {
-                let on = |kept: Kept<D>| kept.to_device(&gradient.device());
+                let on = |kept: Kept<D>| kept.moved(&gradient.device());
                 let [moment_1, moment_2] = [state.moment_1, state.moment_2].map(on);
                 (
                     state.time + 1,
@@ -117,9 +117,9 @@ impl Optimizer for AdamW {
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
         AdamWState {
             time: state.time,
-            moment_1: Kept::Tensor(state.moment_1.to_device(device)),
-            moment_2: Kept::Tensor(state.moment_2.to_device(device)),
-            master: state.master.map(|master| Kept::Tensor(master.to_device(device))),
+            moment_1: Kept::Tensor(state.moment_1.moved(device)),
+            moment_2: Kept::Tensor(state.moment_2.moved(device)),
+            master: state.master.map(|master| Kept::Tensor(master.moved(device))),
         }
     }
 }

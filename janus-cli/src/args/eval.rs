@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueEnum};
-use janus_train::data::{Format, Kind, OnBad};
+use clap::{Args, Subcommand};
+use janus_train::data::{Format, Kind};
 
+use super::train::OnBadName;
 use super::{ImageArgs, ModelArgs};
 
 /// `janus eval`.
@@ -70,31 +71,12 @@ pub struct EvalLossArgs {
     /// What a sample that cannot be used does: leave it out, or end the command once there is more
     /// than one in a thousand.
     #[arg(long, value_name = "WHAT", default_value = "stop")]
-    pub on_bad_sample: BadSample,
+    pub on_bad_sample: OnBadName,
     #[command(flatten)]
     pub reading: ImageArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// `--on-bad-sample`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BadSample {
-    /// Leave it out, however many there are
-    Skip,
-    /// End the command once there is more than one in a thousand
-    Stop,
-}
-
-impl BadSample {
-    /// The library's word for it.
-    pub fn on_bad(self) -> OnBad {
-        match self {
-            Self::Skip => OnBad::Skip,
-            Self::Stop => OnBad::default(),
-        }
-    }
 }
 
 fn formats() -> impl TypedValueParser<Value = Format> {

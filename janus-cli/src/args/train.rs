@@ -26,10 +26,10 @@ pub struct TrainArgs {
     #[arg(value_name = "RECIPE", required_unless_present_any = ["list", "show"])]
     pub recipes: Vec<String>,
     /// Print the names of the recipes that come with janus.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["recipes", "show"])]
     pub list: bool,
     /// Print the recipe of that name.
-    #[arg(long, value_name = "NAME", exclusive = true)]
+    #[arg(long, value_name = "NAME", conflicts_with = "recipes")]
     pub show: Option<String>,
     /// Model folder, or finished run of the stage before, to start from [default: the recipe's].
     #[arg(long, value_name = "DIR")]

@@ -33,5 +33,5 @@ pub fn run(args: &FinetuneArgs) -> Result<Verdict, Failure> {
     }
     let config = training::with(config, &args.run)?;
     let output = args.run.output.clone().unwrap_or_else(|| config.name.clone().into());
-    training::run(vec![Work::Stage(Stage { config, output })], &args.run)
+    training::run(vec![Work::Stage(Box::new(Stage { config, output }))], &args.run)
 }

@@ -90,5 +90,5 @@ fn stage(typed: &str, before: Option<&Work>, args: &TrainArgs) -> Result<Work, F
     }
     let config = training::with(config, &args.run)?;
     let output = output(args, &config.name);
-    Ok(Work::Stage(Stage { config, output }))
+    Ok(Work::Stage(Box::new(Stage { config, output })))
 }

@@ -28,7 +28,7 @@ pub fn show(works: Vec<Work>, args: &RunArgs, found: &Found) -> Result<Verdict, 
     let (mut text, mut values) = (String::new(), Vec::new());
     for work in works {
         let Stage { config, output } = match work {
-            Work::Stage(stage) => stage,
+            Work::Stage(stage) => *stage,
             Work::Part { recipe, overrides, output } => {
                 let plan = parts::describe(&recipe, &overrides, &found.device)?;
                 text += &described(&plan, &output.display().to_string(), found.memory());

@@ -58,7 +58,8 @@ impl TrainConfig {
     fn validate_optimizer(&self) -> Checked {
         optimizer(&self.optimizer)?;
         between("objective.unconditional", self.objective.unconditional, 0.0, 1.0)?;
-        between("objective.first_sentence", self.objective.first_sentence, 0.0, 1.0)
+        between("objective.first_sentence", self.objective.first_sentence, 0.0, 1.0)?;
+        between("objective.hidden_codes", self.objective.hidden_codes, 0.0, 1.0)
     }
 
     fn validate_batch(&self) -> Checked {

@@ -3,6 +3,7 @@
 //! Weights, gradients and moments are exact. Activations are those that a backward pass needs, as
 //! far as formulas know them; graphics cards exceed them by the buffers that kernels ask for.
 
+use janus_model::linear::OUTPUTS_AT_ONCE;
 use janus_model::{JanusConfig, Precision};
 use serde::Serialize;
 
@@ -141,9 +142,14 @@ fn activations(
         (true, false) => tower.num_hidden_layers as f64,
         _ => 1.0,
     };
-    let logits = tokens.words * share * llm.vocab_size as f64
-        + tokens.codes * share * model.gen_head.codes as f64;
-    (decoder + kept * seen + 3.0 * logits * 4.0) as u64
+    // Logits of words are never there as a whole, but the gradients of their head are added up.
+    let words = (tokens.words * share * llm.vocab_size as f64).min(OUTPUTS_AT_ONCE as f64);
+    let logits = words + tokens.codes * share * model.gen_head.codes as f64;
+    let head = match trains(parts, "language_model") {
+        true => llm.vocab_size as f64 * width * size,
+        false => 0.0,
+    };
+    (decoder + kept * seen + 3.0 * logits * 4.0 + head) as u64
 }
 
 /// Forward, backward to the inputs, backward to what trains; forward once more where it is worked

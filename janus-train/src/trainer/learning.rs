@@ -64,6 +64,8 @@ pub(super) fn launch(
     let ended = Arc::new(Mutex::new(None));
     let job = Job { training, run, plan, watcher, state };
     let strategy = StepStrategy { job: Mutex::new(Some(job)), ended: Arc::clone(&ended) };
+    // Burn asks for an `Arc`, and calls it on this thread.
+    #[allow(clippy::arc_with_non_send_sync)]
     let strategy = TrainingStrategy::Custom(Arc::new(strategy));
     supervised.with_training_strategy(strategy).launch(learner);
     let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();

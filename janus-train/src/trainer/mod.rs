@@ -273,7 +273,7 @@ fn loader(
         supervise_prompt: config.objective.supervise_prompt,
         unconditional: config.objective.unconditional,
         short_captions: config.objective.first_sentence,
-        ..Objective::default()
+        hidden_codes: config.objective.hidden_codes,
     };
     let tokens =
         Tokens { processor: processor.into(), codes: model.gen_vision.grid().pow(2), objective };
