@@ -7,7 +7,8 @@
 //! | a run that trains an adapter | the one that `ckpt/latest/adapter` names | that one |
 //! | an adapter folder | the one that it names | itself |
 //!
-//! Adapters of `--lora` come after these. Nothing is ever downloaded here.
+//! Adapters of `--lora` come after these; a run stands for the newest one that it trains. Nothing is
+//! ever downloaded here.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -43,10 +44,23 @@ impl Choice {
     pub fn of(args: &ModelArgs) -> Result<Self, Failure> {
         let limits = args.limits.limits();
         let mut choice = Self::find(&args.model, &limits)?;
-        // Before the model: a wrong path should not cost a minute.
-        args.lora.iter().try_for_each(|dir| AdapterConfig::of(dir, &limits).map(drop))?;
-        choice.adapters.extend(args.lora.iter().cloned());
+        choice.add(&args.lora, &limits)?;
         Ok(choice)
+    }
+
+    /// Puts what `--lora` names on it: adapter folders, and runs that train one.
+    ///
+    /// # Errors
+    /// A folder that is no adapter.
+    pub fn add(&mut self, typed: &[PathBuf], limits: &Limits) -> Result<(), Failure> {
+        for dir in typed {
+            let kept = checkpoint(dir)?.map(|checkpoint| checkpoint.join("adapter"));
+            let dir = kept.filter(|dir| dir.is_dir()).unwrap_or_else(|| dir.clone());
+            // Before the model: a wrong path should not cost a minute.
+            AdapterConfig::of(&dir, limits)?;
+            self.adapters.push(dir);
+        }
+        Ok(())
     }
 
     /// What was typed in place of a model.
@@ -253,7 +267,11 @@ mod tests {
         }
         fs::rename(step.join("model"), root.path().join("base")).expect("renamed");
         adapter(&step.join("adapter"), root.path().join("base").to_str());
-        let found = choice(&run).expect("an adapter");
+        let mut found = choice(&run).expect("an adapter");
         assert!(found.base.ends_with("base") && found.adapters[0].ends_with("adapter"));
+        found.add(&[run, step.join("adapter")], &Limits::default()).expect("the same, twice more");
+        assert!(found.adapters.iter().all(|dir| dir.ends_with("step-000005/adapter")));
+        let none = found.add(&[root.path().join("base")], &Limits::default());
+        assert!(none.is_err() && found.adapters.len() == 3);
     }
 }

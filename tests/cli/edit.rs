@@ -94,6 +94,37 @@ fn what_cannot_be_edited_is_refused() {
     assert_snapshot!("edit_places", places);
 }
 
+/// From samples to a picture: a run that learns edits is a model that edits.
+#[test]
+fn what_learnt_to_edit_edits() {
+    let here = tempfile::tempdir().unwrap();
+    let model = fixtures().join("tiny-pro/hf");
+    let model = model.to_str().unwrap();
+    for name in ["rgb.png", "grey.png"] {
+        std::fs::copy(photo(name), here.path().join(name)).unwrap();
+    }
+    let line = json!({"images": ["rgb.png", "grey.png"], "messages": [
+        {"role": "user", "content": "<image>make it grey"},
+        {"role": "assistant", "content": "<image>"},
+    ]});
+    std::fs::write(here.path().join("edits.jsonl"), format!("{line}\n")).unwrap();
+    let tune = ["finetune", "--task", "edit", "--data", "edits.jsonl", "--model", model];
+    let how = ["--output", "run", "--set", "steps=2"];
+    let ran = run(here.path(), &[&tune[..], &how].concat());
+    assert_eq!(ran.code, 0, "{ran}");
+    let edit = ["generate", "make it grey", "--image", &photo("rgb.png"), "--seed", "1", "--json"];
+    let with = |words: &[&str]| {
+        let ran = run(here.path(), &[&edit[..], &["-o", "a.png", "--force"], words].concat());
+        assert_eq!(ran.code, 0, "{ran}");
+        ran.json()
+    };
+    let tuned = with(&["--model", "run"]);
+    assert_eq!(tuned["adapters"].as_array().unwrap().len(), 1);
+    let same = with(&["--model", model, "--lora", "run"]);
+    assert_eq!(codes(&tuned, 0), codes(&same, 0));
+    assert_ne!(codes(&tuned, 0), codes(&with(&["--model", model]), 0));
+}
+
 #[test]
 fn estimates_count_three_rows_of_long_prompts() {
     let words = ["estimate", "janus-pro-1b", "--device", "cpu", "--dtype", "bf16", "--json"];

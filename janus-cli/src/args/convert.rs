@@ -23,7 +23,8 @@ pub struct ConvertArgs {
     pub src: PathBuf,
     /// Folder to write.
     pub dst: PathBuf,
-    /// Make an adapter part of the weights: a folder as PEFT writes it (LoRA). Several add up.
+    /// Make an adapter part of the weights: a folder as PEFT writes it (LoRA), or a run that trains
+    /// one. Several add up.
     #[arg(long, value_name = "ADAPTER")]
     pub lora: Vec<PathBuf>,
     /// Tensor names and configuration: DeepSeek's own, or those of Hugging Face transformers.

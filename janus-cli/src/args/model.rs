@@ -19,7 +19,8 @@ pub struct ModelArgs {
     /// model that it was made for.
     #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true)]
     pub model: PathBuf,
-    /// Adapter to put on the model: a folder as PEFT writes it (LoRA). Several add up.
+    /// Adapter to put on the model: a folder as PEFT writes it (LoRA), or a run that trains one.
+    /// Several add up.
     #[arg(long, value_name = "DIR")]
     pub lora: Vec<PathBuf>,
     /// auto, cpu, cuda[:N], vulkan[:N], metal[:N], webgpu[:N] or ndarray.

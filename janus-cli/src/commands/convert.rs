@@ -29,7 +29,7 @@ use crate::units::{count, plural, size, torch_name};
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     let limits = args.limits.limits();
     let mut src = Choice::find(&args.src, &limits)?;
-    src.adapters.extend(args.lora.iter().cloned());
+    src.add(&args.lora, &limits)?;
     let target = Target::check(&src.base, &args.dst, args.force)?;
     let folder = Folder::open(&src.base, &limits)?;
     if let Some(mismatch) = folder.mismatch.clone() {
