@@ -1,11 +1,14 @@
 //! Recipes of networks that are trained apart: read strictly, described without loading anything.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
 use janus_model::config::Dialect;
 use janus_model::{ErrorKind, JanusConfig};
+use janus_train::data::error::Why;
+use janus_train::data::{DataError, OnBad, Shuffle, Spec, Stream};
 use janus_train::parts::{self, Description, Part, PartError, describe, part_of};
 
 use crate::parts_common::{model, pictures, recipe};
@@ -111,4 +114,70 @@ fn recipes_are_read_strictly() {
         let nowhere = format!("model={}", folder.path().join("nowhere").display());
         assert_eq!(refused(&[&nowhere, &data]).0, ErrorKind::Missing);
     }
+}
+
+fn stream(folder: &Path, weights: [f64; 2], on_bad: OnBad) -> Stream {
+    let more = folder.join("more");
+    fs::create_dir_all(&more).unwrap();
+    let specs = [Spec::of(pictures(folder, 6)), Spec::of(pictures(&more, 12))];
+    let specs: Vec<_> = specs.into_iter().zip(weights).collect();
+    Stream::open(&specs, Shuffle::Seed(3), on_bad).unwrap()
+}
+
+/// What chance gives to each of the next samples, and how many pictures it has.
+fn next(stream: &mut Stream, count: usize) -> Vec<(u64, usize)> {
+    stream.next(count, |sample, chance| Ok((chance, sample.pictures.len()))).unwrap()
+}
+
+#[test]
+fn a_stream_goes_on_where_its_cursor_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut whole = stream(folder.path(), [1.0, 2.0], OnBad::default());
+    assert_eq!((whole.len(), whole.is_empty()), (18, false));
+    let all: Vec<_> = (0..8).flat_map(|_| next(&mut whole, 6)).collect();
+    // Two epochs and more: every sample has another chance in each.
+    let distinct: BTreeSet<_> = all.iter().collect();
+    assert_eq!((all.len(), distinct.len()), (48, 48));
+    let taken: Vec<u64> = whole.cursor().sources.iter().map(|source| source.taken).collect();
+    assert_eq!((taken, whole.cursor().step), (vec![16, 32], 8));
+
+    let mut first = stream(folder.path(), [1.0, 2.0], OnBad::default());
+    let mut found: Vec<_> = (0..5).flat_map(|_| next(&mut first, 6)).collect();
+    let mut second = stream(folder.path(), [1.0, 2.0], OnBad::default());
+    second.seek(first.cursor(), false).unwrap();
+    found.extend((0..3).flat_map(|_| next(&mut second, 6)));
+    assert_eq!(found, all);
+    // Other data are refused, unless somebody wants them.
+    fs::remove_file(folder.path().join("more/data/03.png")).unwrap();
+    fs::remove_file(folder.path().join("more/data/03.txt")).unwrap();
+    let specs = [folder.path().join("data"), folder.path().join("more/data")];
+    let specs: Vec<_> = specs.map(|path| (Spec::of(path), 1.0)).into();
+    let mut changed = Stream::open(&specs, Shuffle::Seed(3), OnBad::default()).unwrap();
+    assert!(matches!(changed.seek(first.cursor(), false), Err(DataError::Changed { .. })));
+    changed.seek(first.cursor(), true).unwrap();
+}
+
+#[test]
+fn bad_samples_are_left_out_named_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let some = |chance: u64| {
+        if chance.is_multiple_of(3) { Err(Why::Empty("the caption")) } else { Ok(chance) }
+    };
+    let mut lenient = stream(folder.path(), [1.0, 1.0], OnBad::Skip);
+    let good = lenient.next(20, |_, chance| some(chance)).unwrap();
+    assert_eq!(good.len(), 20);
+    let left_out = lenient.take_left_out();
+    assert!(!left_out.is_empty() && left_out[0].ends_with("the caption is empty"), "{left_out:?}");
+    assert!(lenient.take_left_out().is_empty());
+    let taken: u64 = lenient.cursor().sources.iter().map(|source| source.taken).sum();
+    assert_eq!(taken, 20, "bad ones do not count");
+    // The budget of one in a thousand is none of 18; the cursor stays where it was.
+    let mut strict = stream(folder.path(), [1.0, 1.0], OnBad::default());
+    let before = strict.cursor().clone();
+    let error = strict.next(20, |_, chance| some(chance)).unwrap_err();
+    assert!(matches!(error, DataError::TooManyBad { .. }), "{error}");
+    assert_eq!(*strict.cursor(), before);
+    // A source of nothing else ends, however lenient.
+    let error = lenient.next(1, |_, _| Err::<(), _>(Why::Empty("the caption"))).unwrap_err();
+    assert!(matches!(error, DataError::AllBad { .. }), "{error}");
 }

@@ -7,7 +7,9 @@ use janus_model::processor::PixelValues;
 use janus_model::{Janus, LoadOptions};
 use janus_train::start::part_in;
 use janus_train::strategy::{End, Measured, Training};
-use janus_train::tokenizer::{CRITIC, PREFIX, TokenizerConfig, TokenizerTraining};
+use janus_train::tokenizer::{
+    CRITIC, Lpips, LpipsConfig, PREFIX, TokenizerConfig, TokenizerTraining,
+};
 
 use crate::common::{Fixture, Target, fixtures};
 use crate::parts_common::{
@@ -264,4 +266,36 @@ fn what_cannot_work_is_refused_before_anything_is_loaded() {
     std::fs::write(&path, text).unwrap();
     let error = TokenizerConfig::read(&path, &[]).unwrap_err().to_string();
     assert!(error.contains("unknown field `least_crop`"), "{error}");
+}
+
+/// Files of the perceptual term that are something else.
+#[test]
+fn perceptual_networks_are_checked_tensor_by_tensor() {
+    let networks = fixtures().join("tokenizer-training");
+    let (vgg, linear) = (networks.join("vgg.pth"), networks.join("lpips.pth"));
+    let load = |vgg: &Path, linear: &Path| {
+        let config = LpipsConfig { vgg: vgg.to_owned(), linear: linear.to_owned() };
+        Lpips::load(&config, &burn::tensor::Device::flex())
+    };
+    assert!(load(&vgg, &linear).is_ok());
+    let error = load(&linear, &vgg).unwrap_err();
+    let name = linear.display();
+    assert_eq!(error.to_string(), format!("{name}: there is no tensor features.0.weight"));
+    assert!(error.hint().unwrap().contains("torchvision's vgg16"));
+    assert_eq!(error.kind(), janus_model::ErrorKind::Config);
+    let error = load(&vgg, &networks.join("nothing.pth")).unwrap_err();
+    assert_eq!(error.kind(), janus_model::ErrorKind::Missing);
+    // Half a file.
+    let file = std::fs::read(&linear).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("cut.pth");
+    std::fs::write(&cut, &file[..file.len() / 2]).unwrap();
+    assert!(load(&vgg, &cut).is_err());
+    // The same picture twice is no distance; another one is.
+    let lpips = load(&vgg, &linear).unwrap();
+    let device = burn::tensor::Device::flex();
+    let flat = |value: f32| burn::tensor::Tensor::<4>::full([1, 3, 32, 32], value, &device);
+    let number = |distance: burn::tensor::Tensor<1>| crate::common::values(distance)[0];
+    assert_eq!(number(lpips.distance(flat(0.25), flat(0.25))), 0.0);
+    assert!(number(lpips.distance(flat(0.25), flat(-0.75))) > 0.0);
 }
