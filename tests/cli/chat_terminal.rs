@@ -142,7 +142,8 @@ fn ctrl_c_stops_an_answer_and_not_the_chat() {
     // way.
     chat.say("/undo");
     let heard = chat.expect("note: taken back: <image><image>Hello");
-    assert!(heard.len() < answer.len() / 2, "{} of {}", heard.len(), answer.len());
+    // How much of it was written by then is up to the machine; all of it must not be.
+    assert!(heard.len() < answer.len() * 9 / 10, "{} of {}", heard.len(), answer.len());
     chat.expect(PROMPT);
     chat.control('d');
     assert_eq!(chat.end(), 0);
