@@ -64,6 +64,14 @@ fn finetune<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&words[..], more].concat()
 }
 
+/// The same run with whole weights in place of adapters.
+fn whole_weights<'a>(mut words: Vec<&'a str>) -> Vec<&'a str> {
+    if let Some(at) = words.iter().position(|word| *word == "--lora") {
+        words.splice(at..at + 2, ["--full"]);
+    }
+    words
+}
+
 /// Burn asks for its default device when it goes on, and does nothing with it.
 fn go(here: &Path, words: &[&str]) -> Ran {
     let mut command = janus(here);
@@ -265,15 +273,12 @@ fn stages_follow_each_other() {
 }
 
 /// T3: twenty times killed without warning, at moments that a printed seed decides: while it loads,
-/// while it computes, while it saves.
+/// while it computes, while it saves. Half of them while adapters learn, half while weights do.
 #[test]
 #[cfg(unix)]
 fn a_run_killed_twenty_times_ends_in_the_same_bytes() {
     let here = folder(6);
-    let more = ["--set", "steps=60", "--set", "save.every=1", "--set", "compute.recompute=false"];
-    assert_eq!(go(here.path(), &finetune("whole", &more)).code, 0);
-    let metrics = here.path().join("killed/metrics.jsonl");
-    let lines = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let more = ["--set", "steps=40", "--set", "save.every=1", "--set", "compute.recompute=false"];
     let mut state: u64 = 0x5eed;
     println!("seed {state:#x}");
     let mut draw = |below: u64| {
@@ -281,21 +286,33 @@ fn a_run_killed_twenty_times_ends_in_the_same_bytes() {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
-    for kill in 0..20 {
-        let mut child = start(here.path(), &finetune("killed", &more));
-        let wanted = lines() + draw(4) as usize;
-        while lines() < wanted {
-            assert!(child.try_wait().unwrap().is_none(), "ended before kill {kill}");
-            std::thread::sleep(Duration::from_millis(1));
+    for (what, words) in [
+        ("adapters", (|output, more| finetune(output, more)) as fn(&'static str, _) -> _),
+        ("weights", |output, more| whole_weights(finetune(output, more))),
+    ] {
+        let (killed, whole) = match what {
+            "adapters" => ("killed-adapters", "whole-adapters"),
+            _ => ("killed-weights", "whole-weights"),
+        };
+        assert_eq!(go(here.path(), &words(whole, &more)).code, 0);
+        let metrics = here.path().join(killed).join("metrics.jsonl");
+        let lines = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+        for kill in 0..10 {
+            let mut child = start(here.path(), &words(killed, &more));
+            let wanted = lines() + draw(4) as usize;
+            while lines() < wanted {
+                assert!(child.try_wait().unwrap().is_none(), "{what}: ended before kill {kill}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(draw(60)));
+            assert!(child.try_wait().unwrap().is_none(), "{what}: ended before kill {kill}");
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
-        std::thread::sleep(Duration::from_millis(draw(60)));
-        assert!(child.try_wait().unwrap().is_none(), "ended before kill {kill}");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let ran = go(here.path(), &words(killed, &more));
+        assert_eq!(ran.code, 0, "{ran}");
+        assert_eq!(last(&here.path().join(killed)), last(&here.path().join(whole)), "{what}");
     }
-    let ran = go(here.path(), &finetune("killed", &more));
-    assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(last(&here.path().join("killed")), last(&here.path().join("whole")));
 }
 
 /// SIGTERM: the step ends or is taken back, everything is saved, and the exit code says so.

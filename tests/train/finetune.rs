@@ -86,7 +86,7 @@ fn image_loss(janus: Janus, data: &Path) -> f64 {
 /// An adapter for drawing lowers the loss of pictures it has never seen, and merged into the
 /// weights it computes the same.
 ///
-/// Measured: 6.79 before, 4.14 after; merged 2e-7 off.
+/// Measured: 6.391 before, 3.892 after, merged the same.
 #[test]
 fn a_drawing_adapter_helps_on_unseen_pictures() {
     let dir = tempfile::tempdir().unwrap();
