@@ -153,14 +153,7 @@ fn what_is_missing_is_said() {
 #[test]
 fn a_dry_run_tells_what_would_train() {
     let here = folder(8);
-    let words = finetune("run", &["--dry-run", "--json", "--full"]);
-    let words: Vec<&str> =
-        words.into_iter().filter(|word| !["--lora", "2"].contains(word)).collect();
-    // `--batch 2` has lost its number with the rank's.
-    let words: Vec<&str> = words
-        .iter()
-        .flat_map(|w| if *w == "--batch" { vec!["--batch", "4"] } else { vec![*w] })
-        .collect();
+    let words = whole_weights(finetune("run", &["--dry-run", "--json"]));
     let ran = run(here.path(), &words);
     assert_eq!(ran.code, 0, "{ran}");
     let stage = &ran.json()["stages"][0];
@@ -170,7 +163,7 @@ fn a_dry_run_tells_what_would_train() {
     };
     assert_eq!((trained("vision_model"), trained("gen_vision_model")), (0, 0));
     assert!(trained("gen_head") > 0 && trained("language_model") > 0);
-    assert_eq!(stage["forecast"]["steps"], 6);
+    assert_eq!(stage["forecast"]["steps"], 12);
     assert!(stage["seconds"].as_f64().unwrap() > 0.0);
     assert!(!here.path().join("run").exists(), "a dry run writes nothing");
     let ran = run(here.path(), &finetune("run", &["--dry-run"]));
@@ -339,11 +332,8 @@ fn sigterm_saves_and_exits_with_75() {
 #[cfg(unix)]
 fn a_full_disk_leaves_the_last_checkpoint() {
     let here = folder(4);
-    let more = ["--set", "steps=2", "--set", "save.every=1", "--full"];
-    let words: Vec<&str> = finetune("run", &more);
-    let words: Vec<&str> = words.into_iter().filter(|word| *word != "--lora").collect();
-    let at = words.iter().position(|word| *word == "2").unwrap();
-    let words = [&words[..at], &words[at + 1..]].concat();
+    let more = ["--set", "steps=2", "--set", "save.every=1"];
+    let words = whole_weights(finetune("run", &more));
     assert_eq!(go(here.path(), &words).code, 0);
     let before = last(&here.path().join("run"));
     let script = format!(
