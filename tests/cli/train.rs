@@ -65,7 +65,7 @@ fn finetune<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// The same run with whole weights in place of adapters.
-fn whole_weights<'a>(mut words: Vec<&'a str>) -> Vec<&'a str> {
+fn whole_weights(mut words: Vec<&str>) -> Vec<&str> {
     if let Some(at) = words.iter().position(|word| *word == "--lora") {
         words.splice(at..at + 2, ["--full"]);
     }
