@@ -10,6 +10,7 @@
 //! ```
 //! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
 //! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy.
+//! [`scenes`] is a small world to train on, in which everything is known.
 //!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
@@ -38,6 +39,7 @@ pub mod optim;
 pub mod parts;
 pub mod recompute;
 pub mod run;
+pub mod scenes;
 pub mod schedule;
 pub mod spikes;
 pub mod stage;

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod chat;
 mod convert;
+mod data;
 mod devices;
 mod doctor;
 mod estimate;
@@ -29,6 +30,7 @@ pub use batch::{BatchArgs, InputLimitArgs, OnError};
 pub use bench::BenchArgs;
 pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
+pub use data::{DataArgs, DataCommand, DataScenesArgs};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
@@ -87,6 +89,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Teach a model your own pictures, answers or edits, or go on with that.
     Finetune(FinetuneArgs),
+    /// Make something to train on.
+    Data(DataArgs),
     /// Measure how good a model is.
     Eval(EvalArgs),
     /// Print a script that completes commands and flags in a shell.
@@ -112,6 +116,7 @@ impl Command {
             Self::Doctor(args) => args.json,
             Self::Train(args) => args.run.json,
             Self::Finetune(args) => args.run.json,
+            Self::Data(args) => args.json(),
             Self::Eval(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
