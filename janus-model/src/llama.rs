@@ -11,10 +11,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
-use burn::tensor::activation::silu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::config::{ConfigError, in_range, positive};
 use crate::kv_cache::{KvCache, LayerCache};
@@ -313,15 +312,27 @@ impl SelfAttention {
         let [batch, tokens, _] = x.dims();
         let heads = |y: Tensor<3>, heads: usize| {
             let width = y.dims()[2] / heads;
-            y.reshape([batch, tokens, heads, width]).swap_dims(1, 2) // [B, H, T, d]
+            y.reshape([batch, tokens, heads, width]) // [B, T, H, d]
         };
-        let q = rope.rotate(heads(self.q_proj.forward(x.clone()), self.heads));
-        let k = rope.rotate(heads(self.k_proj.forward(x.clone()), self.kv_heads));
+        let q = heads(self.q_proj.forward(x.clone()), self.heads);
+        let k = heads(self.k_proj.forward(x.clone()), self.kv_heads);
         let v = heads(self.v_proj.forward(x), self.kv_heads);
+        if let (None, Some(documents)) = (&slot, &view.documents) {
+            let y = ops::attention_rows([q, k, v], Some(rope.factors()), Some(documents.clone()));
+            return self.o_proj.forward(y.flatten::<3>(2, 3)); // of [B, T, H·d]
+        }
+        let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2)); // [B, H, T, d]
+        let (q, k) = (rope.rotate(q), rope.rotate(k));
         let y = match slot {
             None => self.attend(q, k, v, view),
             Some((cache, start)) => {
                 let total = start + tokens;
+                if let Some(documents) = &view.documents {
+                    cache.append(start, k.clone(), v.clone());
+                    let parts = [q, k, v].map(|x| x.swap_dims(1, 2));
+                    let y = ops::attention_rows(parts, None, Some(documents.clone()));
+                    return self.o_proj.forward(y.flatten::<3>(2, 3));
+                }
                 let (k, v) = cache.append(start, k, v); // [B, H_kv, capacity, d]
                 if view.hidden.is_none() {
                     ops::attention_cached(q, k, v, total)
@@ -346,18 +357,17 @@ impl SelfAttention {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down_proj.forward(silu(self.gate_proj.forward(x.clone())) * self.up_proj.forward(x))
+        let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        self.down_proj.forward(ops::swiglu(gate, up))
     }
 }
 
 impl RmsNorm {
     /// Normalises the last axis. `[B, T, D]` to the same shape and dtype.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let dtype = x.dtype();
-        let x = x.cast(DType::F32);
-        let mean = x.clone().square().mean_dim(2); // [B, T, 1]
-        let y = x * (mean + self.epsilon).sqrt().recip();
-        y.cast(dtype) * self.weight.val().cast(dtype).unsqueeze()
+        let [batch, tokens, width] = x.dims();
+        let rows = x.reshape([batch * tokens, width]);
+        ops::rms_norm(rows, self.weight.val(), self.epsilon).reshape([batch, tokens, width])
     }
 }
 
@@ -366,6 +376,7 @@ impl RmsNorm {
 struct View {
     hidden: Option<Tensor<4, Bool>>, // [B, H, T, total], true = must not be looked at
     options: AttentionModuleOptions,
+    documents: Option<Tensor<2, Int>>, // [B, T], where nothing else says what is hidden
 }
 
 impl View {
@@ -376,7 +387,7 @@ impl View {
             Mask::Causal => {
                 let options =
                     AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() };
-                return Self { hidden: None, options };
+                return Self { hidden: None, options, documents: None };
             }
             Mask::Padded(real) => {
                 let (key, query) = places(tokens, total, &real.device());
@@ -384,6 +395,10 @@ impl View {
                 let others = wide(key.clone().equal(query.clone()), shape).bool_not();
                 let pad = real.clone().bool_not().reshape([batch, 1, 1, total]).expand(shape);
                 pad.bool_and(others).bool_or(wide(key.greater(query), shape))
+            }
+            Mask::Documents(numbers) if tokens == total => {
+                let documents = Some(numbers.clone());
+                return Self { hidden: None, options: Default::default(), documents };
             }
             Mask::Documents(numbers) => {
                 let (key, query) = places(tokens, total, &numbers.device());
@@ -394,7 +409,8 @@ impl View {
             }
         };
         let hidden = hidden.expand([batch, heads, tokens, total]);
-        Self { hidden: Some(hidden), options: AttentionModuleOptions::default() }
+        let options = AttentionModuleOptions::default();
+        Self { hidden: Some(hidden), options, documents: None }
     }
 }
 

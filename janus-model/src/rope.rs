@@ -73,6 +73,11 @@ impl Rope {
 }
 
 impl RopeSlice {
+    /// Cosines and sines, each `[1 or B, 1, T, d/2]`.
+    pub fn factors(&self) -> (Tensor<4>, Tensor<4>) {
+        (self.cos.clone(), self.sin.clone())
+    }
+
     /// Rotates queries or keys, in f32 where they are narrower.
     ///
     /// # Shapes

@@ -8,10 +8,9 @@
 //! Original: `janus/models/siglip_vit.py`; paper: <https://arxiv.org/abs/2303.15343>.
 
 use burn::module::{Module, Param};
+use burn::nn::Initializer;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
-use burn::tensor::module::attention;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::config::ConfigError;
 use crate::config::{in_range, positive};
@@ -85,6 +84,16 @@ pub struct VisionAttention {
     /// `[W, W]`.
     pub proj: Linear,
     heads: usize,
+}
+
+/// LayerNorm with statistics in f32, whatever the dtype around it; see [`ops::layer_norm`].
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[W]`; the checkpoint's `weight`.
+    pub gamma: Param<Tensor<1>>,
+    /// Shift, `[W]`; the checkpoint's `bias`.
+    pub beta: Param<Tensor<1>>,
+    epsilon: f64,
 }
 
 /// `fc2(gelu(fc1(x)))`.
@@ -193,7 +202,11 @@ impl VisionConfig {
 
     /// One LayerNorm.
     pub fn norm(&self, device: &Device) -> LayerNorm {
-        LayerNormConfig::new(self.hidden_size).with_epsilon(self.layer_norm_eps).init(device)
+        LayerNorm {
+            gamma: Initializer::Ones.init([self.hidden_size], device),
+            beta: Initializer::Zeros.init([self.hidden_size], device),
+            epsilon: self.layer_norm_eps,
+        }
     }
 }
 
@@ -227,15 +240,15 @@ impl SiglipVit {
 
     /// The final norm, over the output of the last block. `[N, tokens, W]` to the same shape.
     pub fn finish(&self, x: Tensor<3>) -> Tensor<3> {
-        layer_norm(&self.norm, x)
+        self.norm.forward(x)
     }
 }
 
 impl VisionBlock {
     /// `[N, tokens, W]` to the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(layer_norm(&self.norm1, x));
-        x.clone() + self.mlp.forward(layer_norm(&self.norm2, x))
+        let x = x.clone() + self.attn.forward(self.norm1.forward(x));
+        x.clone() + self.mlp.forward(self.norm2.forward(x))
     }
 }
 
@@ -244,12 +257,12 @@ impl VisionAttention {
         let [n, tokens, width] = x.dims();
         let head_width = width / self.heads;
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, head_width]);
-        let [q, k, v] = [0, 1, 2].map(|which| {
+        let parts = [0, 1, 2].map(|which| {
             let part = qkv.clone().slice_dim(2, which..which + 1);
-            part.squeeze_dim::<4>(2).swap_dims(1, 2) // [N, H, tokens, d]
+            part.squeeze_dim::<4>(2) // [N, tokens, H, d]
         });
-        let y = attention(q, k, v, None, None, Default::default());
-        self.proj.forward(y.swap_dims(1, 2).reshape([n, tokens, width]))
+        let y = ops::attention_rows(parts, None, None);
+        self.proj.forward(y.reshape([n, tokens, width]))
     }
 }
 
@@ -260,8 +273,12 @@ impl VisionMlp {
     }
 }
 
-/// LayerNorm in f32, whatever the dtype around it; its weights are kept in f32.
-pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
-    let dtype = x.dtype();
-    norm.forward(x.cast(DType::F32)).cast(dtype)
+impl LayerNorm {
+    /// Normalises the last axis. `[N, tokens, W]` to the same shape and dtype.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [n, tokens, width] = x.dims();
+        let rows = x.reshape([n * tokens, width]);
+        let y = ops::layer_norm(rows, self.gamma.val(), self.beta.val(), self.epsilon);
+        y.reshape([n, tokens, width])
+    }
 }

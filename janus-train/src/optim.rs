@@ -12,6 +12,7 @@
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_pack::Scalar;
+use janus_model::ops::{self, AdamWStep};
 
 /// Settings of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,28 +85,27 @@ impl Optimizer for AdamW {
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
         let dtype = weight.dtype();
         let gradient = gradient.cast(DType::F32);
-        let (squared, new) = (gradient.clone().square(), 1.0 - self.beta_1);
-        let (time, moment_1, moment_2, wide) = match state {
-            Some(state) => {
-                let on = |kept: Kept<D>| kept.moved(&gradient.device());
-                let [moment_1, moment_2] = [state.moment_1, state.moment_2].map(on);
-                (
-                    state.time + 1,
-                    moment_1 * self.beta_1 + gradient.clone() * new,
-                    moment_2 * self.beta_2 + squared * (1.0 - self.beta_2),
-                    state.master.map_or_else(|| weight.cast(DType::F32), on),
-                )
+        let on = |kept: Kept<D>| kept.moved(&gradient.device());
+        let nothing = || Tensor::zeros(gradient.dims(), (&gradient.device(), DType::F32));
+        let (time, moments, wide) = match state {
+            Some(AdamWState { time, moment_1, moment_2, master }) => {
+                let wide = master.map_or_else(|| weight.cast(DType::F32), on);
+                (time + 1, [moment_1, moment_2].map(on), wide)
             }
-            None => (1, gradient * new, squared * (1.0 - self.beta_2), weight.cast(DType::F32)),
+            None => (1, [nothing(), nothing()], weight.cast(DType::F32)),
         };
         let steps = i32::try_from(time).unwrap_or(i32::MAX);
         let [rest_1, rest_2] = [self.beta_1, self.beta_2].map(|beta| 1.0 - beta.powi(steps));
-        let scale = moment_2.clone().sqrt() / rest_2.sqrt() + self.epsilon;
-        let wide = match rate * self.weight_decay {
-            0.0 => wide,
-            decay => wide * (1.0 - decay),
+        let step = AdamWStep {
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            epsilon: self.epsilon,
+            rate,
+            decay: rate * self.weight_decay,
+            rest_1,
+            rest_2,
         };
-        let wide = wide - moment_1.clone() / scale * (rate / rest_1);
+        let (wide, [moment_1, moment_2]) = ops::adamw(wide, gradient.clone(), moments, step);
         let (weight, master) = match dtype {
             DType::F32 => (wide, None),
             narrow => (wide.clone().cast(narrow), Some(Kept::Tensor(wide))),

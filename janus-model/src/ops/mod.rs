@@ -3,7 +3,8 @@
 //! [`JanusOps`] is a trait over Burn's `Backend`: its default bodies ([`reference`]) are plain
 //! tensor operations that run and differentiate everywhere. A backend overrides what it can do
 //! better; `tests/ops` holds every override against the reference. Today Flex (the CPU) reads
-//! bf16 and f16 weights without expanding them in memory, and a cache where it lies ([`flex`]); quantised weights and GPU
+//! bf16 and f16 weights without expanding them in memory, a cache where it lies, and has training's
+//! attention, norms and optimizer step in one piece each ([`flex`]); quantised weights and GPU
 //! kernels belong here too.
 //!
 //! Call the functions of this module, not the trait.
@@ -16,10 +17,39 @@ mod cross_entropy;
 pub mod flex;
 mod gelu;
 pub mod reference;
+mod tracked;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
+
+/// Which of its tensors [`JanusOps::attention_rows`] uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Queries and keys are turned by `cos` and `sin`.
+    pub turned: bool,
+    /// A token sees earlier ones of its own document; otherwise it sees all.
+    pub causal: bool,
+}
+
+/// Numbers of one optimizer step; see [`adamw`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// β₁.
+    pub beta_1: f64,
+    /// β₂.
+    pub beta_2: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// η.
+    pub rate: f64,
+    /// ηλ, the share of every weight that is taken away.
+    pub decay: f64,
+    /// 1 − β₁ᵗ.
+    pub rest_1: f64,
+    /// 1 − β₂ᵗ.
+    pub rest_2: f64,
+}
 
 /// Backend operations of Janus. The default bodies define what each one computes.
 #[backend_extension(
@@ -60,6 +90,87 @@ pub trait JanusOps: Backend {
         reference::gelu_erf_backward::<Self>(x, gradient)
     }
 
+    /// Attention of whole rows: `[B, T, H, d]` over `[B, T, H_kv, d]`; see [`attention_rows`].
+    #[fusion(default)]
+    fn attention_rows(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self> {
+        reference::attention_rows::<Self>(q, k, v, cos, sin, documents, rules)
+    }
+
+    /// Gradients of [`JanusOps::attention_rows`] by `q`, `k` and `v`.
+    #[fusion(default)]
+    fn attention_rows_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        rules: Rules,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::attention_rows_backward::<Self>(q, k, v, cos, sin, documents, rules, gradient)
+    }
+
+    /// LayerNorm of `[rows, D]` where it is `centred`, RMSNorm, without the bias, where not; see [`rms_norm`] and [`layer_norm`].
+    #[fusion(default)]
+    fn norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        centred: bool,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        reference::norm::<Self>(x, weight, bias, centred, epsilon)
+    }
+
+    /// Gradients of [`JanusOps::norm`] by `x`, the weight and, where it is `centred`, the bias.
+    #[fusion(default)]
+    fn norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        centred: bool,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::norm_backward::<Self>(x, weight, gradient, centred, epsilon)
+    }
+
+    /// `silu(gate) · up`.
+    #[fusion(default)]
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::swiglu::<Self>(gate, up)
+    }
+
+    /// Gradients of [`JanusOps::swiglu`] by `gate` and `up`.
+    #[fusion(default)]
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::swiglu_backward::<Self>(gate, up, gradient)
+    }
+
+    /// Weight and moments after one step, all f32; see [`adamw`].
+    #[fusion(default)]
+    fn adamw(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step)
+    }
+
     /// Cross-entropy of `x · Wᵀ`, summed over rows: `[rows, in]`, `[out, in]` and `[rows]` give
     /// `[1]` in f32. Logits of `at_once` rows exist at any time.
     #[fusion(default)]
@@ -84,6 +195,32 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 {
     fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::tracked::<B, C>(x)
+    }
+
+    fn attention_rows(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self> {
+        tracked::attention_rows::<B, C>([q, k, v], [cos, sin], documents, rules)
+    }
+
+    fn norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        centred: bool,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        tracked::norm::<B, C>([x, weight, bias], centred, epsilon)
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::swiglu::<B, C>(gate, up)
     }
 
     fn cross_entropy(
@@ -122,6 +259,72 @@ pub fn attention_cached(
 ) -> Tensor<4> {
     let [q, keys, values] = [q, keys, values].map(Tensor::into_dispatch);
     Tensor::from_dispatch(<Dispatch as JanusOps>::attention_cached(q, keys, values, total))
+}
+
+/// Attention of whole rows: softmax(q·kᵀ / √d)·v, without a cache, forward and back.
+///
+/// # Shapes
+/// - `q`: `[B, T, H, d]`; `k`, `v`: `[B, T, H_kv, d]`, each head of which H / H_kv query heads share
+/// - `turn`: cosines and sines for queries and keys, each `[1 or B, 1, T, d/2]`, see [`crate::rope`]
+/// - `documents`: `[B, T]`; with it, a token sees itself and earlier ones of its own document,
+///   without, every token sees all
+/// - output: `[B, T, H, d]`
+pub fn attention_rows(
+    [q, k, v]: [Tensor<4>; 3],
+    turn: Option<(Tensor<4>, Tensor<4>)>,
+    documents: Option<Tensor<2, Int>>,
+) -> Tensor<4> {
+    let device = q.device();
+    let rules = Rules { turned: turn.is_some(), causal: documents.is_some() };
+    // Where something is not used, nearly nothing stands for it.
+    let (cos, sin) = turn.unwrap_or_else(|| {
+        let none = Tensor::zeros([1; 4], &device);
+        (none.clone(), none)
+    });
+    let documents = documents.unwrap_or_else(|| Tensor::zeros([1; 2], &device)).into_dispatch();
+    let [q, k, v, cos, sin] = [q, k, v, cos, sin].map(Tensor::into_dispatch);
+    let y = <Dispatch as JanusOps>::attention_rows(q, k, v, cos, sin, documents, rules);
+    Tensor::from_dispatch(y)
+}
+
+/// `x / √(mean(x²) + ε) · w` over the last axis, statistics in f32.
+///
+/// # Shapes
+/// - `x` and output: `[rows, D]`; `weight`: `[D]`
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::norm(x, weight.clone(), weight, false, epsilon))
+}
+
+/// `(x − mean) / √(variance + ε) · w + b` over the last axis, in f32.
+///
+/// # Shapes
+/// - `x` and output: `[rows, D]`; `weight`, `bias`: `[D]`
+pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::norm(x, weight, bias, true, epsilon))
+}
+
+/// `silu(gate) · up`, both of one shape.
+pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::swiglu(gate, up))
+}
+
+/// One step of AdamW: new weight, m and v, all f32 and without a graph.
+///
+/// `m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; w ← w(1 − ηλ) − η/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let [weight, gradient] = [weight, gradient].map(Tensor::into_dispatch);
+    let [moment_1, moment_2] = moments.map(Tensor::into_dispatch);
+    let (weight, moment_1, moment_2) =
+        <Dispatch as JanusOps>::adamw(weight, gradient, moment_1, moment_2, step);
+    (Tensor::from_dispatch(weight), [moment_1, moment_2].map(Tensor::from_dispatch))
 }
 
 /// GELU in its erf form. Its gradient is that of the erf form, too: Burn's own, on every backend

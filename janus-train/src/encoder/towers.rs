@@ -1,11 +1,11 @@
 //! The two towers: pictures and captions to rows of the same width and of unit length.
 
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::module::attention;
 use burn::tensor::{Device, Int, Tensor};
 use janus_model::linear::{Linear, LinearConfig};
-use janus_model::siglip::{VisionBlock, VisionConfig, VisionMlp, VisionTower, layer_norm};
+use janus_model::siglip::{LayerNorm, VisionBlock, VisionConfig, VisionMlp, VisionTower};
 
 use super::config::{EncoderConfig, Pooling, TextConfig};
 use crate::weights::{Law, llama};
@@ -148,7 +148,7 @@ impl Pool {
         let q = q.repeat_dim(0, n); // [N, H, 1, d]
         let y = attention(q, k, v, None, None, Default::default());
         let y = self.proj.forward(y.swap_dims(1, 2).reshape([n, 1, width]));
-        let y = y.clone() + self.mlp.forward(layer_norm(&self.norm, y));
+        let y = y.clone() + self.mlp.forward(self.norm.forward(y));
         y.squeeze_dim(1)
     }
 }
@@ -177,7 +177,7 @@ impl Towers {
         let last = ids.dims()[1] - 1;
         let x = text.embed.forward(ids) + text.positions.val();
         let x = text.blocks.iter().fold(x, |x, block| block.forward(x));
-        let x = layer_norm(&text.norm, x).slice_dim(1, last..last + 1); // [N, 1, W]
+        let x = text.norm.forward(x).slice_dim(1, last..last + 1); // [N, 1, W]
         unit(text.head.forward(x).squeeze_dim(1))
     }
 }

@@ -1,15 +1,32 @@
 //! CPU bodies of [`super::JanusOps`] on Burn's Flex backend.
 
+mod adamw;
 mod attention;
+mod attention_rows;
 mod linear;
+mod norm;
+mod pointwise;
 mod rows;
+mod share;
+mod simd;
 
 use burn::backend::Flex;
 use burn::backend::ops::ActivationOps;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
-use super::{JanusOps, reference};
+use super::{AdamWStep, JanusOps, Rules, reference};
+use attention_rows::Attention;
+
+/// Whether all of these are f32, the only format the kernels below compute in.
+fn wide(tensors: &[&FloatTensor<Flex>]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
+}
+
+/// The numbers of a contiguous tensor, in order.
+fn numbers(tensor: &FloatTensor<Flex>) -> &[f32] {
+    &tensor.storage::<f32>()[tensor.layout().start_offset()..][..tensor.layout().num_elements()]
+}
 
 impl JanusOps for Flex {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -39,7 +56,119 @@ impl JanusOps for Flex {
         reference::attention_cached::<Self>(q, keys, values, total)
     }
 
-    fn gelu_erf_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::gelu_backward(x, gradient) // in one pass, and of the erf form
+    fn attention_rows(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self> {
+        if let Some(attention) = attention([&q, &k, &v, &cos, &sin], &documents, rules) {
+            return attention.forward();
+        }
+        reference::attention_rows::<Self>(q, k, v, cos, sin, documents, rules)
     }
+
+    fn attention_rows_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        rules: Rules,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if let Some(attention) = attention([&q, &k, &v, &cos, &sin], &documents, rules) {
+            return attention.backward(gradient).into();
+        }
+        reference::attention_rows_backward::<Self>(q, k, v, cos, sin, documents, rules, gradient)
+    }
+
+    fn norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        centred: bool,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        match wide(&[&x, &weight, &bias]) {
+            true => norm::forward(x, weight, centred.then_some(bias), epsilon),
+            false => reference::norm::<Self>(x, weight, bias, centred, epsilon),
+        }
+    }
+
+    fn norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        centred: bool,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match wide(&[&x, &weight, &gradient]) {
+            true => norm::backward(x, weight, gradient, centred, epsilon).into(),
+            false => reference::norm_backward::<Self>(x, weight, gradient, centred, epsilon),
+        }
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        match wide(&[&gate, &up]) {
+            true => pointwise::swiglu(gate, up),
+            false => reference::swiglu::<Self>(gate, up),
+        }
+    }
+
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match wide(&[&gate, &up, &gradient]) {
+            true => pointwise::swiglu_backward(gate, up, gradient).into(),
+            false => reference::swiglu_backward::<Self>(gate, up, gradient),
+        }
+    }
+
+    fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match wide(&[&x]) {
+            true => pointwise::gelu(x),
+            false => Self::gelu(x),
+        }
+    }
+
+    fn gelu_erf_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        match wide(&[&x, &gradient]) {
+            true => pointwise::gelu_backward(x, gradient),
+            false => Self::gelu_backward(x, gradient), // of the erf form, unlike other backends
+        }
+    }
+
+    fn adamw(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match wide(&[&weight, &gradient, &moment_1, &moment_2]) {
+            true => adamw::adamw([weight, gradient, moment_1, moment_2], step),
+            false => reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step),
+        }
+    }
+}
+
+/// The work of [`attention_rows`], if it can do it.
+fn attention(
+    [q, k, v, cos, sin]: [&FloatTensor<Flex>; 5],
+    documents: &IntTensor<Flex>,
+    rules: Rules,
+) -> Option<Attention> {
+    if !wide(&[q, k, v, cos, sin]) {
+        return None;
+    }
+    let turn = rules.turned.then(|| (cos.clone(), sin.clone()));
+    let documents = rules.causal.then(|| documents.clone());
+    Attention::new(q.clone(), k.clone(), v.clone(), turn, documents)
 }

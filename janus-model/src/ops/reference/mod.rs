@@ -1,5 +1,11 @@
 //! Plain bodies of [`super::JanusOps`]: slow, right, differentiable, the judge of every kernel.
 
+mod attention;
+mod training;
+
+pub use attention::{attention_rows, attention_rows_backward};
+pub use training::{adamw, norm, norm_backward, swiglu, swiglu_backward};
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::AttentionModuleOptions;

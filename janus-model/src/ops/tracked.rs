@@ -1,0 +1,132 @@
+//! Attention, norms and SwiGLU under automatic differentiation: what went in is kept, everything
+//! between is worked out again on the way back, by the backend's own backward bodies.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+use super::{JanusOps, Rules};
+
+#[derive(Debug)]
+struct Attention;
+
+#[derive(Clone, Debug)]
+struct AttentionState<B: JanusOps> {
+    inputs: [FloatTensor<B>; 3],
+    turn: [FloatTensor<B>; 2],
+    documents: IntTensor<B>,
+    rules: Rules,
+}
+
+impl<B: JanusOps> Backward<B, 3> for Attention {
+    type State = AttentionState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let AttentionState { inputs: [q, k, v], turn: [cos, sin], documents, rules } = ops.state;
+        let (q, k, v) = B::attention_rows_backward(q, k, v, cos, sin, documents, rules, gradient);
+        for (parent, by) in ops.parents.into_iter().zip([q, k, v]) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, by);
+            }
+        }
+    }
+}
+
+/// See [`super::attention_rows`].
+pub fn attention_rows<B: JanusOps, C: CheckpointStrategy>(
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    turn: [FloatTensor<Autodiff<B, C>>; 2],
+    documents: IntTensor<B>,
+    rules: Rules,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let inputs = inputs.map(|input| input.into_primitive());
+    let turn = turn.map(|table| table.into_primitive());
+    let ([q, k, v], [cos, sin]) = (inputs.clone(), turn.clone());
+    let y = B::attention_rows(q, k, v, cos, sin, documents.clone(), rules);
+    let state = AttentionState { inputs, turn, documents, rules };
+    match Backward::<B, 3>::prepare::<C>(Attention, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[derive(Debug)]
+struct Norm;
+
+#[derive(Clone, Debug)]
+struct NormState<B: JanusOps> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    centred: bool,
+    epsilon: f64,
+}
+
+impl<B: JanusOps> Backward<B, 3> for Norm {
+    type State = NormState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let NormState { x, weight, centred, epsilon } = ops.state;
+        let (x, weight, bias) = B::norm_backward(x, weight, gradient, centred, epsilon);
+        // What is not centred has the weight in the bias's place: it gets a gradient once.
+        let parts = if centred { 3 } else { 2 };
+        for (parent, by) in ops.parents.into_iter().zip([x, weight, bias]).take(parts) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, by);
+            }
+        }
+    }
+}
+
+/// See [`super::rms_norm`] and [`super::layer_norm`].
+pub fn norm<B: JanusOps, C: CheckpointStrategy>(
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    centred: bool,
+    epsilon: f64,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let [x, weight, bias] = inputs.map(|input| input.into_primitive());
+    let y = B::norm(x.clone(), weight.clone(), bias, centred, epsilon);
+    let state = NormState { x, weight, centred, epsilon };
+    match Backward::<B, 3>::prepare::<C>(Norm, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[derive(Debug)]
+struct SwiGlu;
+
+impl<B: JanusOps> Backward<B, 2> for SwiGlu {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let [gate, up] = ops.state;
+        let (gate, up) = B::swiglu_backward(gate, up, gradient);
+        for (parent, by) in ops.parents.into_iter().zip([gate, up]) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, by);
+            }
+        }
+    }
+}
+
+/// See [`super::swiglu`].
+pub fn swiglu<B: JanusOps, C: CheckpointStrategy>(
+    gate: FloatTensor<Autodiff<B, C>>,
+    up: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = [gate.node(), up.node()];
+    let (gate, up) = (gate.into_primitive(), up.into_primitive());
+    let y = B::swiglu(gate.clone(), up.clone());
+    match Backward::<B, 2>::prepare::<C>(SwiGlu, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish([gate, up], y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
