@@ -48,7 +48,7 @@ impl Canvas {
     }
 
     fn put(&mut self, object: &Object, scale: f32) {
-        let outline = Outline::of(object);
+        let outline = Outline::of(object.look.shape, object.centre, object.radius, object.turn);
         let colour: [f32; 3] =
             std::array::from_fn(|i| object.look.colour.rgb()[i] + object.shift[i]);
         let bound = |x: f32| (x * scale).clamp(0.0, self.size as f32) as u32;
@@ -95,33 +95,33 @@ fn mix(a: f32, b: f32, share: f32) -> f32 {
 }
 
 /// How much of a pixel is inside, by how far its middle is from the edge.
-fn covered(distance: f32) -> f32 {
+pub(super) fn covered(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
 
 /// The edge of an object.
-enum Outline {
+pub(super) enum Outline {
     Circle { centre: [f32; 2], radius: f32 },
     Polygon(Vec<[f32; 2]>),
 }
 
 impl Outline {
-    fn of(object: &Object) -> Self {
-        let Some(corners) = corners(object.look.shape) else {
-            return Self::Circle { centre: object.centre, radius: CIRCLE * object.radius };
+    /// Of a shape in the circle of this centre and radius; `turn` is the tangent of half the angle.
+    pub(super) fn of(shape: Shape, centre: [f32; 2], radius: f32, turn: f32) -> Self {
+        let Some(corners) = corners(shape) else {
+            return Self::Circle { centre, radius: CIRCLE * radius };
         };
-        // Sine and cosine from the tangent of half the angle.
-        let t = object.turn;
+        let t = turn;
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let place = |[x, y]: &[f32; 2]| {
             let turned = [x * cos - y * sin, x * sin + y * cos];
-            [0, 1].map(|axis| object.centre[axis] + object.radius * turned[axis])
+            [0, 1].map(|axis| centre[axis] + radius * turned[axis])
         };
         Self::Polygon(corners.iter().map(place).collect())
     }
 
     /// From the edge, negative inside.
-    fn distance(&self, at: [f32; 2]) -> f32 {
+    pub(super) fn distance(&self, at: [f32; 2]) -> f32 {
         match self {
             Self::Circle { centre, radius } => {
                 let [x, y] = [at[0] - centre[0], at[1] - centre[1]];
