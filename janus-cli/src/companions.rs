@@ -125,6 +125,17 @@ impl Companions {
     }
 }
 
+/// The files of a tokenizer alone, as Hugging Face has them. Its text must put the begin token first.
+pub fn tokenizer_files(tokenizer: &JanusTokenizer, json: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let tokens = Tokens::of(tokenizer);
+    let text = |value: Value| format!("{value:#}\n").into_bytes();
+    vec![
+        ("tokenizer.json", json.as_bytes().to_vec()),
+        ("tokenizer_config.json", text(hf_tokenizer_config(&tokens, tokenizer.max_length()))),
+        ("special_tokens_map.json", text(tokens.hf_names())),
+    ]
+}
+
 /// Janus-1.3B writes its roles as plain words.
 fn chat_template(style: ChatStyle) -> String {
     match style {

@@ -9,7 +9,8 @@
 //!                                                 run: checkpoints, whole or not there
 //! ```
 //! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
-//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy.
+//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy; where
+//! there is no vocabulary yet, [`words`] learns one.
 //!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
@@ -47,3 +48,4 @@ pub mod strategy;
 pub mod tokenizer;
 pub mod trainer;
 pub mod weights;
+pub mod words;

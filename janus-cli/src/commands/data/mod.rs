@@ -1,0 +1,13 @@
+//! `janus data`: what training begins with, one file per thing to make.
+
+mod words;
+
+use crate::args::{DataArgs, DataCommand};
+use crate::report::{Failure, Verdict};
+
+/// Runs the command.
+pub fn run(args: &DataArgs) -> Result<Verdict, Failure> {
+    match &args.what {
+        DataCommand::Words(args) => words::run(args),
+    }
+}
