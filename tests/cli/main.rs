@@ -12,6 +12,7 @@ mod chat;
 #[cfg(unix)]
 mod chat_terminal;
 mod convert;
+mod data_sizes;
 mod data_words;
 mod devices;
 mod doctor;

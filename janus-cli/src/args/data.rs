@@ -20,6 +20,8 @@ pub struct DataArgs {
 pub enum DataCommand {
     /// Learn a vocabulary from text: the tokenizer of a model that is trained from nothing.
     Words(DataWordsArgs),
+    /// Write a model folder without weights, for a model that is trained from nothing.
+    Sizes(DataSizesArgs),
 }
 
 impl DataArgs {
@@ -27,6 +29,7 @@ impl DataArgs {
     pub fn json(&self) -> bool {
         match &self.what {
             DataCommand::Words(args) => args.json,
+            DataCommand::Sizes(args) => args.json,
         }
     }
 }
@@ -69,4 +72,30 @@ pub struct DataWordsArgs {
 
 fn sizes() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(SMALLEST as i64..=LARGEST as i64)
+}
+
+/// `janus data sizes`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  janus data words captions.jsonl --output words
+  janus data sizes tiny.toml --words words --output tiny
+  janus train tokenizer --set model=tiny --data captions.jsonl --output runs/tokenizer
+
+SIZES has the names of Hugging Face's config.json: docs/parts.md shows one. OUTPUT gets config.json,
+the tokenizer and the rules for pictures in Hugging Face's layout, which is what `[init] model` of a
+recipe asks for. Weights come with the training.")]
+pub struct DataSizesArgs {
+    /// TOML file of sizes.
+    #[arg(value_name = "SIZES")]
+    pub sizes: PathBuf,
+    /// Folder with a tokenizer: of `janus data words`, or of a model.
+    #[arg(long, value_name = "DIR")]
+    pub words: PathBuf,
+    /// Folder for the model: new, or empty.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -5,7 +5,6 @@
 //! one after another.
 
 use burn::tensor::DType;
-use janus_model::JanusConfig;
 use janus_model::adapters::{AdapterReport, merged};
 use janus_model::checkpoint::{
     CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, main_dtype, save,
@@ -57,7 +56,7 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
         progress.finish();
         saved.map_err(|error| target.name_in(error, &staging.path))?
     };
-    write_small_files(&staging, &config, &companions, args.names, dtype)?;
+    companions.write(&staging, &config, args.names, dtype)?;
     staging.publish(&target)?;
     notes(&folder, &companions, args.names);
     let summary = Summary { files, tensors: written, left_out, dtype, merged };
@@ -73,24 +72,6 @@ fn tensors(folder: &Folder, names: Names) -> (Vec<LazyTensor>, usize) {
         return (folder.checkpoint.raw().to_vec(), 0);
     }
     (folder.canonical.tensors.clone(), folder.canonical.dropped.len())
-}
-
-fn write_small_files(
-    staging: &Staging,
-    config: &JanusConfig,
-    companions: &Companions,
-    names: Names,
-    dtype: DType,
-) -> Result<(), Failure> {
-    let text = config.to_json(names.dialect(), torch_name(dtype), companions.ids());
-    staging.write("config.json", text.as_bytes())?;
-    if let (Names::Hf, Some(ids)) = (names, companions.ids()) {
-        staging.write("generation_config.json", config.generation_json(ids).as_bytes())?;
-    }
-    for (name, content) in companions.files(names, config.image_tokens())? {
-        staging.write(&name, &content)?;
-    }
-    Ok(())
 }
 
 fn notes(folder: &Folder, companions: &Companions, names: Names) {

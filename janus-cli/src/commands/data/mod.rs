@@ -1,5 +1,6 @@
 //! `janus data`: what training begins with, one file per thing to make.
 
+mod sizes;
 mod words;
 
 use crate::args::{DataArgs, DataCommand};
@@ -9,5 +10,6 @@ use crate::report::{Failure, Verdict};
 pub fn run(args: &DataArgs) -> Result<Verdict, Failure> {
     match &args.what {
         DataCommand::Words(args) => words::run(args),
+        DataCommand::Sizes(args) => sizes::run(args),
     }
 }
