@@ -12,6 +12,7 @@ mod args;
 mod choice;
 mod commands;
 mod companions;
+mod default_model;
 mod device;
 mod folder;
 mod formats;

@@ -208,7 +208,7 @@ mod tests {
         assert!(unknown.contains("unknown field `vocab_size`"), "{unknown}");
         let groups = error("base_channels = 32", "base_channels = 20");
         assert!(groups.contains("vq_config.base_channels"), "{groups}");
-        let patches = error("patch_size = 8", "patch_size = 7");
+        let patches = error("patch_size = 8", "patch_size = 65");
         assert!(patches.contains("vision_config"), "{patches}");
         let heads = error("num_attention_heads = 8", "num_attention_heads = 7");
         assert!(heads.contains("text_config.num_attention_heads"), "{heads}");
