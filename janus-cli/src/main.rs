@@ -12,6 +12,7 @@ mod args;
 mod choice;
 mod commands;
 mod companions;
+mod default_model;
 mod device;
 mod folder;
 mod formats;
@@ -27,6 +28,7 @@ mod progress;
 mod report;
 mod sheet;
 mod show;
+mod target;
 mod training;
 mod units;
 
@@ -64,6 +66,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Train(args) => commands::train::run(args),
         Command::Finetune(args) => commands::finetune::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Data(args) => commands::data::run(args),
         Command::Completions(args) => commands::pages::completions(args),
         Command::Man(args) => commands::pages::man(args),
     }

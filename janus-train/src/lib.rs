@@ -9,7 +9,8 @@
 //!                                                 run: checkpoints, whole or not there
 //! ```
 //! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
-//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy.
+//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy; where
+//! there is nothing yet, [`words`] learns a vocabulary and [`sizes`] says how large a model is.
 //!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
@@ -39,6 +40,7 @@ pub mod parts;
 pub mod recompute;
 pub mod run;
 pub mod schedule;
+pub mod sizes;
 pub mod spikes;
 pub mod stage;
 pub mod start;
@@ -47,3 +49,4 @@ pub mod strategy;
 pub mod tokenizer;
 pub mod trainer;
 pub mod weights;
+pub mod words;

@@ -12,6 +12,9 @@ mod chat;
 #[cfg(unix)]
 mod chat_terminal;
 mod convert;
+mod data_sizes;
+mod data_words;
+mod default_model;
 mod devices;
 mod doctor;
 mod edit;
@@ -67,6 +70,8 @@ pub fn janus(folder: &Path) -> Command {
             command.env_remove(&key);
         }
     }
+    // No test shall find the default model by chance.
+    command.env("JANUS_MODEL", "");
     // Makes any use of Burn's default device a panic.
     command.env("BURN_DEVICE", "none").env("NO_COLOR", "1");
     command

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod chat;
 mod convert;
+mod data;
 mod devices;
 mod doctor;
 mod estimate;
@@ -29,6 +30,7 @@ pub use batch::{BatchArgs, InputLimitArgs, OnError};
 pub use bench::BenchArgs;
 pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
+pub use data::{DataArgs, DataCommand, DataSizesArgs, DataWordsArgs};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
@@ -89,6 +91,8 @@ pub enum Command {
     Finetune(FinetuneArgs),
     /// Measure how good a model is.
     Eval(EvalArgs),
+    /// Make what training begins with: data, vocabularies, sizes of models.
+    Data(DataArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -113,6 +117,7 @@ impl Command {
             Self::Train(args) => args.run.json,
             Self::Finetune(args) => args.run.json,
             Self::Eval(args) => args.json(),
+            Self::Data(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
     }

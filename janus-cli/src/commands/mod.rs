@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bench;
 pub mod chat;
 pub mod convert;
+pub mod data;
 pub mod devices;
 pub mod doctor;
 pub mod estimate;
