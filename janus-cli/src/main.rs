@@ -65,8 +65,8 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Finetune(args) => commands::finetune::run(args),
-        Command::Eval(args) => commands::eval::run(args),
         Command::Data(args) => commands::data::run(args),
+        Command::Eval(args) => commands::eval::run(args),
         Command::Completions(args) => commands::pages::completions(args),
         Command::Man(args) => commands::pages::man(args),
     }

@@ -17,6 +17,7 @@ use janus_train::config::RecipeError;
 use janus_train::evaluate::EvaluateError;
 use janus_train::finetune::WishError;
 use janus_train::parts::PartError;
+use janus_train::scenes::DataSetError;
 use janus_train::trainer::JobError;
 use janus_train::words::WordsError;
 use serde_json::json;
@@ -353,6 +354,16 @@ impl From<EvaluateError> for Failure {
 impl From<WordsError> for Failure {
     fn from(error: WordsError) -> Self {
         Self::of(&error, error.kind(), error.hint())
+    }
+}
+
+impl From<DataSetError> for Failure {
+    fn from(error: DataSetError) -> Self {
+        match error {
+            DataSetError::Io { path, source } => Self::io(&path, "write", &source),
+            error => Self::new(Exit::CannotCreate, error.to_string())
+                .hint("choose another --output, or remove it first"),
+        }
     }
 }
 

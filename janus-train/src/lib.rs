@@ -11,6 +11,7 @@
 //! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
 //! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy; where
 //! there is nothing yet, [`words`] learns a vocabulary and [`sizes`] says how large a model is.
+//! [`scenes`] is a small world to train on, in which everything is known.
 //!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
 //! codes, every supervised token counting the same ([`objective`]), under AdamW at a constant
@@ -39,6 +40,7 @@ pub mod optim;
 pub mod parts;
 pub mod recompute;
 pub mod run;
+pub mod scenes;
 pub mod schedule;
 pub mod sizes;
 pub mod spikes;

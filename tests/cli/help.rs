@@ -24,6 +24,7 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
     assert_snapshot!("help_train", help(&["train", "--help"]));
     assert_snapshot!("help_finetune", help(&["finetune", "--help"]));
+    assert_snapshot!("help_data_scenes", help(&["data", "scenes", "--help"]));
     assert_snapshot!("help_eval", help(&["eval", "--help"]));
     assert_snapshot!("help_eval_loss", help(&["eval", "loss", "--help"]));
     assert_snapshot!("help_data", help(&["data", "--help"]));

@@ -15,6 +15,7 @@ mod convert;
 mod data_sizes;
 mod data_words;
 mod default_model;
+mod data_scenes;
 mod devices;
 mod doctor;
 mod edit;

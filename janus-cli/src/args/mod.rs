@@ -30,7 +30,7 @@ pub use batch::{BatchArgs, InputLimitArgs, OnError};
 pub use bench::BenchArgs;
 pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
-pub use data::{DataArgs, DataCommand, DataSizesArgs, DataWordsArgs};
+pub use data::{DataArgs, DataCommand, DataScenesArgs, DataSizesArgs, DataWordsArgs};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;

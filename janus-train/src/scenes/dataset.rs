@@ -1,0 +1,278 @@
+//! Scenes as files, in the native format (`docs/training-data.md`).
+//!
+//! ```text
+//! pictures/000/000123.png   at most a thousand in a folder
+//! draw.jsonl                a caption, and the picture to be drawn
+//! pairs.jsonl               a picture, and a caption as the answer
+//! ask.jsonl                 a picture, questions and answers
+//! words.jsonl               texts of this world, without pictures
+//! ```
+//! Everything is written beside the folder and moved there at the end: whole, or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use image::ImageEncoder;
+use image::codecs::png::PngEncoder;
+use janus_model::ErrorKind;
+use janus_model::processor::{DEFAULT_SYSTEM_PROMPT, IMAGE_PLACE};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::captions::caption;
+use super::chance::Chance;
+use super::questions::{questions, told};
+use super::scene::Scene;
+use super::split::Split;
+
+/// Pictures in a folder.
+const FOLDER: u64 = 1000;
+/// Scenes that are drawn at once.
+const CHUNK: u64 = 250;
+
+/// Which scenes, and how large their pictures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataSet {
+    /// What the scenes are drawn from.
+    pub seed: u64,
+    /// What they are for.
+    pub split: Split,
+    /// How many.
+    pub count: u64,
+    /// Width and height of the pictures in pixels.
+    pub size: u32,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Scenes, each with a picture, a caption to draw it from and one to describe it.
+    pub scenes: u64,
+    /// Questions.
+    pub questions: u64,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum DataSetError {
+    /// Something is there.
+    #[error("{} exists and is not empty", path.display())]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The operating system's answer.
+    #[error("{}: cannot write", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+impl DataSetError {
+    /// What kind of problem it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Occupied { .. } => ErrorKind::Usage,
+            Self::Io { .. } => ErrorKind::Io,
+        }
+    }
+}
+
+impl DataSet {
+    /// Whether a folder could be written, before anything is done.
+    ///
+    /// # Errors
+    /// [`DataSetError`].
+    pub fn check(dir: &Path) -> Result<(), DataSetError> {
+        let empty = match fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if empty { Ok(()) } else { Err(DataSetError::Occupied { path: dir.to_owned() }) }
+    }
+
+    /// Writes the folder. `watch` hears how many scenes are done, and may end it; then nothing is
+    /// left, and the answer is `None`.
+    ///
+    /// # Errors
+    /// [`DataSetError`]; nothing is left.
+    pub fn write(
+        &self,
+        dir: &Path,
+        mut watch: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Option<Written>, DataSetError> {
+        Self::check(dir)?;
+        let cannot = |source| DataSetError::Io { path: dir.to_owned(), source };
+        let staging = Staging::beside(dir).map_err(cannot)?;
+        let mut files = Files::create(&staging.0).map_err(cannot)?;
+        let mut written = Written::default();
+        while written.scenes < self.count {
+            let chunk = written.scenes..(written.scenes + CHUNK).min(self.count);
+            let texts = self.chunk(&staging.0, chunk.clone()).map_err(cannot)?;
+            for text in &texts {
+                files.put(text).map_err(cannot)?;
+                written.questions += text.questions;
+            }
+            written.scenes = chunk.end;
+            if watch(written.scenes).is_break() {
+                return Ok(None);
+            }
+        }
+        files.finish().and_then(|()| staging.publish(dir)).map_err(cannot)?;
+        Ok(Some(written))
+    }
+
+    /// Writes the pictures of some scenes and gives their lines, in order.
+    fn chunk(&self, dir: &Path, scenes: Range<u64>) -> io::Result<Vec<Texts>> {
+        for folder in scenes.start / FOLDER..=(scenes.end - 1) / FOLDER {
+            fs::create_dir_all(dir.join(format!("pictures/{folder:03}")))?;
+        }
+        scenes.into_par_iter().map(|number| self.scene(dir, number)).collect()
+    }
+
+    fn scene(&self, dir: &Path, number: u64) -> io::Result<Texts> {
+        let scene = Scene::new(self.seed, self.split, number);
+        let path = format!("pictures/{:03}/{number:06}.png", number / FOLDER);
+        let picture = scene.draw(self.size);
+        let mut file = BufWriter::new(File::create(dir.join(&path))?);
+        PngEncoder::new(&mut file)
+            .write_image(picture.as_raw(), self.size, self.size, image::ExtendedColorType::Rgb8)
+            .map_err(io::Error::other)?;
+        file.flush()?;
+        Texts::of(&scene, &path, |purpose| {
+            Chance::of(&[self.seed, self.split as u64, number, purpose])
+        })
+    }
+}
+
+/// The lines of one scene.
+struct Texts {
+    draw: String,
+    pairs: String,
+    ask: String,
+    words: String,
+    questions: u64,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'a str,
+    content: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    messages: Vec<Message<'a>>,
+    images: [&'a str; 1],
+}
+
+#[derive(Serialize)]
+struct Plain<'a> {
+    text: &'a str,
+}
+
+impl Texts {
+    /// `chance` gives a row of draws for each purpose.
+    fn of(scene: &Scene, path: &str, chance: impl Fn(u64) -> Chance) -> io::Result<Self> {
+        let line = |turns: Vec<(String, String)>| {
+            let says = |(user, assistant)| {
+                [("user", user), ("assistant", assistant)]
+                    .map(|(role, content)| Message { role, content })
+            };
+            let messages = turns.into_iter().flat_map(says).collect();
+            serde_json::to_string(&Line { messages, images: [path] })
+        };
+        let asked = questions(scene, &mut chance(103));
+        let count = asked.len() as u64;
+        let place = |number| if number == 0 { IMAGE_PLACE } else { "" };
+        let turns = asked.into_iter().enumerate();
+        let turns = turns.map(|(i, asked)| (place(i).to_owned() + &asked.question, asked.answer));
+        let image = || IMAGE_PLACE.to_owned();
+        Ok(Self {
+            draw: line(vec![(caption(scene, &mut chance(101)), image())])?,
+            pairs: line(vec![(image(), caption(scene, &mut chance(102)))])?,
+            ask: line(turns.collect())?,
+            words: plain(&told(scene, &mut chance(104)))?,
+            questions: count,
+        })
+    }
+}
+
+fn plain(text: &str) -> io::Result<String> {
+    Ok(serde_json::to_string(&Plain { text })?)
+}
+
+/// The open files of lines.
+struct Files {
+    draw: BufWriter<File>,
+    pairs: BufWriter<File>,
+    ask: BufWriter<File>,
+    words: BufWriter<File>,
+}
+
+impl Files {
+    fn create(dir: &Path) -> io::Result<Self> {
+        let create = |name: &str| File::create(dir.join(name)).map(BufWriter::new);
+        let mut files = Self {
+            draw: create("draw.jsonl")?,
+            pairs: create("pairs.jsonl")?,
+            ask: create("ask.jsonl")?,
+            words: create("words.jsonl")?,
+        };
+        // What the program itself writes into prompts: a vocabulary learnt from here knows it.
+        for text in [DEFAULT_SYSTEM_PROMPT, "User:", "Assistant:"] {
+            writeln!(files.words, "{}", plain(text)?)?;
+        }
+        Ok(files)
+    }
+
+    fn put(&mut self, texts: &Texts) -> io::Result<()> {
+        writeln!(self.draw, "{}", texts.draw)?;
+        writeln!(self.pairs, "{}", texts.pairs)?;
+        writeln!(self.ask, "{}", texts.ask)?;
+        writeln!(self.words, "{}", texts.words)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        for file in [self.draw, self.pairs, self.ask, self.words] {
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// An unfinished folder; removed with all its content unless published.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn beside(dir: &Path) -> io::Result<Self> {
+        // Through its parts: "data/" and "." have no name of their own otherwise.
+        let whole = std::path::absolute(dir)?;
+        let parent = whole.parent().unwrap_or(&whole);
+        let name = whole.file_name().unwrap_or_default().to_string_lossy();
+        fs::create_dir_all(parent)?;
+        let path = parent.join(format!(".{name}.tmp-{}", std::process::id()));
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn publish(self, dir: &Path) -> io::Result<()> {
+        // An empty folder gives way; anything else makes the rename fail.
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::rename(&self.0, dir),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Nothing is left after a success, and after a failure its cause matters more.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

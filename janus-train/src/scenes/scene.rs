@@ -1,0 +1,389 @@
+//! One scene: what is where, drawn by chance.
+
+use super::chance::Chance;
+use super::look::{Colour, Look, Shape, Size, Tint};
+use super::split::{Split, belongs};
+
+/// The side of every scene, in the unit of all lengths: a pixel of a picture of 64.
+pub const SIDE: f32 = 64.0;
+/// Between objects, and between them and the edge.
+const GAP: f32 = 2.5;
+/// The tangent of half of 8 degrees.
+const MOST_TURN: f32 = 0.07;
+/// Tries to find room for an object before another scene is drawn.
+const TRIES: usize = 50;
+
+/// What a scene is for. All but the last are the categories of GenEval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Theme {
+    /// A shape; its colour is not said.
+    SingleObject,
+    /// Two shapes; their colours are not said.
+    TwoObjects,
+    /// Two to four of one look.
+    Counting,
+    /// A shape of a colour.
+    Colours,
+    /// Two looks, and how they lie.
+    Position,
+    /// Two looks which share neither colour nor shape.
+    Binding,
+    /// Three or four objects of two looks or more: for questions, and for longer captions.
+    Mixed,
+}
+
+impl Theme {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::SingleObject,
+        Self::TwoObjects,
+        Self::Counting,
+        Self::Colours,
+        Self::Position,
+        Self::Binding,
+        Self::Mixed,
+    ];
+
+    /// Its key in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SingleObject => "single_object",
+            Self::TwoObjects => "two_objects",
+            Self::Counting => "counting",
+            Self::Colours => "colors",
+            Self::Position => "position",
+            Self::Binding => "attribute_binding",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// How many of a hundred scenes have it: more where it is harder to learn.
+    pub fn percent(self) -> usize {
+        match self {
+            Self::SingleObject | Self::TwoObjects | Self::Mixed => 10,
+            Self::Colours => 12,
+            Self::Position => 18,
+            Self::Counting | Self::Binding => 20,
+        }
+    }
+
+    fn draw(chance: &mut Chance) -> Self {
+        let mut left = chance.below(100);
+        for theme in Self::ALL {
+            match left.checked_sub(theme.percent()) {
+                Some(rest) => left = rest,
+                None => return theme,
+            }
+        }
+        Self::Mixed
+    }
+}
+
+/// How an object lies, seen from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the names say it
+pub enum Relation {
+    Left,
+    Right,
+    Above,
+    Below,
+}
+
+impl Relation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Left, Self::Right, Self::Above, Self::Below];
+
+    /// The same, seen from the other object.
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+            Self::Above => Self::Below,
+            Self::Below => Self::Above,
+        }
+    }
+
+    /// How `a` lies, seen from `b`, where nobody would doubt it: apart on one axis, and at least
+    /// twice as far as on the other.
+    pub fn between(a: &Object, b: &Object) -> Option<Self> {
+        let [x, y] = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];
+        let apart = a.radius + b.radius;
+        if x.abs() >= apart && x.abs() >= 2.0 * y.abs() {
+            Some(if x < 0.0 { Self::Left } else { Self::Right })
+        } else if y.abs() >= apart && y.abs() >= 2.0 * x.abs() {
+            Some(if y < 0.0 { Self::Above } else { Self::Below })
+        } else {
+            None
+        }
+    }
+}
+
+/// A thing in a scene.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Colour and shape.
+    pub look: Look,
+    /// Right and down from the upper left corner.
+    pub centre: [f32; 2],
+    /// Of the circle around it.
+    pub radius: f32,
+    /// Where there is room for two sizes.
+    pub size: Option<Size>,
+    /// How far it is turned: the tangent of half the angle.
+    pub turn: f32,
+    /// Added to the colour of the palette.
+    pub shift: [f32; 3],
+    /// Whether a darker line runs along its edge.
+    pub outlined: bool,
+}
+
+/// What lies behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Background {
+    /// Its name.
+    pub tint: Tint,
+    /// Added to the tint.
+    pub shift: [f32; 3],
+    /// How much brighter the right and the lower edge are than the opposite ones.
+    pub slope: [f32; 2],
+    /// The largest error of a pixel.
+    pub noise: f32,
+    /// What the noise is made of.
+    pub grain: u64,
+}
+
+/// What a picture shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// What it is for.
+    pub theme: Theme,
+    /// None of which touch. In [`Theme::Position`] the first lies as the relation says.
+    pub objects: Vec<Object>,
+    /// What lies behind.
+    pub background: Background,
+}
+
+impl Scene {
+    /// The scene of this number: always the same one, whatever came before.
+    pub fn new(seed: u64, split: Split, index: u64) -> Self {
+        let theme = Theme::draw(&mut Chance::of(&[seed, split as u64, index]));
+        Self::with_theme(seed, split, index, theme)
+    }
+
+    /// As [`Self::new`], for a theme of one's own choice.
+    pub fn with_theme(seed: u64, split: Split, index: u64, theme: Theme) -> Self {
+        let mut attempt = 0;
+        loop {
+            // Ends: every theme has combinations in every split, as the tests see.
+            let mut chance = Chance::of(&[seed, split as u64, index, theme as u64, attempt]);
+            match Self::attempt(theme, &mut chance).filter(|scene| belongs(scene, split)) {
+                Some(scene) => return scene,
+                None => attempt += 1,
+            }
+        }
+    }
+
+    /// Any scene of this theme; `None` where there was no room.
+    fn attempt(theme: Theme, chance: &mut Chance) -> Option<Self> {
+        let background = background(chance);
+        let looks = looks(theme, chance);
+        let radii: Vec<_> = looks.iter().map(|_| radius(looks.len(), chance)).collect();
+        let centres = match theme {
+            Theme::Position => {
+                let relation = *chance.pick(&Relation::ALL);
+                related(relation, [radii[0].0, radii[1].0], chance).to_vec()
+            }
+            _ => scattered(&radii, chance)?,
+        };
+        let objects = looks.into_iter().zip(radii).zip(centres);
+        let objects = objects.map(|((look, (radius, size)), centre)| Object {
+            look,
+            centre,
+            radius,
+            size,
+            turn: chance.between(-MOST_TURN, MOST_TURN),
+            shift: std::array::from_fn(|_| chance.between(-8.0, 8.0)),
+            // Nothing is darker than black.
+            outlined: chance.happens(0.2) && look.colour != Colour::Black,
+        });
+        Some(Self { theme, objects: objects.collect(), background })
+    }
+}
+
+fn background(chance: &mut Chance) -> Background {
+    let tint = *chance.pick(&Tint::ALL);
+    let shift = std::array::from_fn(|_| chance.between(-6.0, 6.0));
+    let slope = match chance.happens(0.3) {
+        true => std::array::from_fn(|_| chance.between(-14.0, 14.0)),
+        false => [0.0; 2],
+    };
+    let noise = if chance.happens(0.5) { chance.between(1.0, 4.0) } else { 0.0 };
+    Background { tint, shift, slope, noise, grain: chance.bits() }
+}
+
+fn look(chance: &mut Chance) -> Look {
+    Look { shape: *chance.pick(&Shape::ALL), colour: *chance.pick(&Colour::ALL) }
+}
+
+/// What is in a scene of this theme.
+fn looks(theme: Theme, chance: &mut Chance) -> Vec<Look> {
+    let first = look(chance);
+    let mut other = |differs: &dyn Fn(Look) -> bool| {
+        let mut second = look(chance);
+        while !differs(second) {
+            second = look(chance);
+        }
+        second
+    };
+    match theme {
+        Theme::SingleObject | Theme::Colours => vec![first],
+        Theme::TwoObjects => vec![first, other(&|second| second.shape != first.shape)],
+        Theme::Position => vec![first, other(&|second| second != first)],
+        Theme::Binding => vec![
+            first,
+            other(&|second| second.shape != first.shape && second.colour != first.colour),
+        ],
+        Theme::Counting => vec![first; 2 + chance.below(3)],
+        Theme::Mixed => {
+            // Some alike, so that there is something to count; never all.
+            let mut looks = vec![first, other(&|second| second != first)];
+            for _ in 0..1 + chance.below(2) {
+                looks.push(if chance.happens(0.4) { *chance.pick(&looks) } else { look(chance) });
+            }
+            looks
+        }
+    }
+}
+
+/// Smaller the more there are. Two sizes are told apart where nothing is in between.
+fn radius(count: usize, chance: &mut Chance) -> (f32, Option<Size>) {
+    match (count, chance.happens(0.5)) {
+        (3.., _) => (chance.between(7.2, 8.8), None),
+        (_, true) => (chance.between(8.2, 9.4), Some(Size::Small)),
+        (_, false) => (chance.between(11.6, 13.0), Some(Size::Large)),
+    }
+}
+
+/// Where the centre of an object may be, on either axis.
+fn room(radius: f32) -> [f32; 2] {
+    [radius + GAP, SIDE - radius - GAP]
+}
+
+/// Centres anywhere, none of whose objects touch.
+fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[f32; 2]>> {
+    let mut centres: Vec<[f32; 2]> = Vec::new();
+    for (radius, _) in radii {
+        let [low, high] = room(*radius);
+        let free = |centre: &[f32; 2]| {
+            centres.iter().zip(radii).all(|(other, (others, _))| {
+                let [x, y] = [centre[0] - other[0], centre[1] - other[1]];
+                x * x + y * y > (radius + others + GAP) * (radius + others + GAP)
+            })
+        };
+        let mut tries = (0..TRIES).map(|_| [chance.between(low, high), chance.between(low, high)]);
+        let centre = tries.find(free)?;
+        centres.push(centre);
+    }
+    Some(centres)
+}
+
+/// Two centres, the first of which lies so, seen from the second.
+fn related(relation: Relation, radii: [f32; 2], chance: &mut Chance) -> [[f32; 2]; 2] {
+    let swapped = matches!(relation, Relation::Right | Relation::Below);
+    let [first, second] = if swapped { [radii[1], radii[0]] } else { radii };
+    let (least, most) = (first + second + GAP, room(second)[1] - room(first)[0]);
+    let apart = chance.between(least, most);
+    let along = chance.between(room(first)[0], room(second)[1] - apart);
+    let [low, high] = room(first);
+    let across = chance.between(low, high);
+    let [low, high] = room(second);
+    // Little: a third of the least distance, which is far from a doubtful half.
+    let beside = (across + chance.between(-least / 3.0, least / 3.0)).clamp(low, high);
+    let mut centres = [[along, across], [along + apart, beside]];
+    if matches!(relation, Relation::Above | Relation::Below) {
+        centres.iter_mut().for_each(|centre| centre.reverse());
+    }
+    if swapped {
+        centres.reverse();
+    }
+    centres
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn scenes(split: Split, count: u64) -> impl Iterator<Item = Scene> {
+        (0..count).map(move |index| Scene::new(3, split, index))
+    }
+
+    #[test]
+    fn a_scene_depends_on_nothing_but_its_number() {
+        let forwards: Vec<_> = scenes(Split::Train, 50).collect();
+        let backwards: Vec<_> = (0..50).rev().map(|i| Scene::new(3, Split::Train, i)).collect();
+        assert!(forwards.iter().eq(backwards.iter().rev()));
+        assert_ne!(Scene::new(4, Split::Train, 0), forwards[0]);
+        assert_ne!(Scene::new(3, Split::Test, 0), forwards[0]);
+    }
+
+    #[test]
+    fn objects_stay_inside_and_apart() {
+        for scene in Split::ALL.into_iter().flat_map(|split| scenes(split, 1000)) {
+            for (number, a) in scene.objects.iter().enumerate() {
+                let inside = |x: f32| x - a.radius > 2.0 && x + a.radius < SIDE - 2.0;
+                assert!(a.centre.iter().all(|x| inside(*x)), "{scene:?}");
+                for b in &scene.objects[..number] {
+                    let [x, y] = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];
+                    assert!(x.hypot(y) >= a.radius + b.radius + 2.0, "{scene:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn themes_are_what_they_say_and_as_frequent() {
+        let mut counts: BTreeMap<Theme, usize> = BTreeMap::new();
+        for scene in scenes(Split::Train, 10_000) {
+            *counts.entry(scene.theme).or_default() += 1;
+            let looks: Vec<Look> = scene.objects.iter().map(|object| object.look).collect();
+            let fits = match (scene.theme, &looks[..]) {
+                (Theme::SingleObject | Theme::Colours, [_]) => true,
+                (Theme::TwoObjects, [a, b]) => a.shape != b.shape,
+                (Theme::Binding, [a, b]) => a.shape != b.shape && a.colour != b.colour,
+                (Theme::Position, [a, b]) => {
+                    a != b && Relation::between(&scene.objects[0], &scene.objects[1]).is_some()
+                }
+                (Theme::Counting, [first, rest @ ..]) => {
+                    (1..=3).contains(&rest.len()) && rest.iter().all(|look| look == first)
+                }
+                (Theme::Mixed, [first, rest @ ..]) => {
+                    (2..=3).contains(&rest.len()) && rest.iter().any(|look| look != first)
+                }
+                _ => false,
+            };
+            assert!(fits, "{scene:?}");
+        }
+        for theme in Theme::ALL {
+            // Five standard deviations.
+            assert!(counts[&theme].abs_diff(100 * theme.percent()) < 200, "{counts:?}");
+        }
+        assert_eq!(Theme::ALL.map(Theme::percent).iter().sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn numbers_and_relations_are_even() {
+        let mut counts = [0usize; 5];
+        let mut relations: BTreeMap<Relation, usize> = BTreeMap::new();
+        for index in 0..1500 {
+            let scene = Scene::with_theme(1, Split::Train, index, Theme::Counting);
+            counts[scene.objects.len()] += 1;
+            let scene = Scene::with_theme(1, Split::Train, index, Theme::Position);
+            let relation = Relation::between(&scene.objects[0], &scene.objects[1]);
+            *relations.entry(relation.expect("clear")).or_default() += 1;
+        }
+        assert!(counts[2..].iter().all(|count| *count > 350), "{counts:?}");
+        assert!(relations.len() == 4 && relations.values().all(|n| *n > 300), "{relations:?}");
+    }
+}
