@@ -12,10 +12,10 @@ mod chat;
 #[cfg(unix)]
 mod chat_terminal;
 mod convert;
+mod data_scenes;
 mod data_sizes;
 mod data_words;
 mod default_model;
-mod data_scenes;
 mod devices;
 mod doctor;
 mod edit;
