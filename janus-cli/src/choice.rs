@@ -19,6 +19,7 @@ use janus_model::processor::read_file;
 use serde_json::{Value, json};
 
 use crate::args::ModelArgs;
+use crate::default_model;
 use crate::hub::{Cache, Repo};
 use crate::report::{Exit, Failure};
 
@@ -37,13 +38,14 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// What flags name.
+    /// What flags name, or else the model that comes with the program.
     ///
     /// # Errors
-    /// As [`Choice::find`].
+    /// As [`Choice::find`]; none is named, and none is there.
     pub fn of(args: &ModelArgs) -> Result<Self, Failure> {
         let limits = args.limits.limits();
-        let mut choice = Self::find(&args.model, &limits)?;
+        let typed = default_model::or(args.model.as_deref())?;
+        let mut choice = Self::find(&typed, &limits)?;
         choice.add(&args.lora, &limits)?;
         Ok(choice)
     }

@@ -9,6 +9,7 @@
 
 use std::path::Path;
 
+use burn::tensor::DType;
 use janus_model::JanusConfig;
 use janus_model::config::TokenIds;
 use janus_model::processor::{ChatStyle, ImageProcessorConfig, JanusTokenizer, Processor};
@@ -16,6 +17,8 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Names;
 use crate::report::{Exit, Failure};
+use crate::target::Staging;
+use crate::units::torch_name;
 
 /// Licences travel with the weights they belong to.
 const LICENCES: [&str; 4] = ["LICENSE", "LICENSE-MODEL", "LICENSE-CODE", "NOTICE"];
@@ -39,6 +42,8 @@ pub struct Companions {
     tokenizer_json: Option<Vec<u8>>,
     chat_template: Option<String>,
     licences: Vec<(&'static str, Vec<u8>)>,
+    /// Longest text, in tokens.
+    limit: Option<usize>,
 }
 
 impl Companions {
@@ -57,7 +62,60 @@ impl Companions {
             licences.extend(optional(&dir.join(name))?.map(|text| (name, text)));
         }
         let chat_template = template.and_then(|bytes| String::from_utf8(bytes).ok());
-        Ok(Self { processor, tokenizer_json, chat_template, licences })
+        let limit = processor.as_ref().and_then(|processor| processor.tokenizer.max_length());
+        Ok(Self { processor, tokenizer_json, chat_template, licences, limit })
+    }
+
+    /// Those of a new model, with the tokenizer in `dir` and the published rules for pictures.
+    ///
+    /// # Errors
+    /// The tokenizer cannot be read.
+    pub fn new(
+        dir: &Path,
+        tokenizer: JanusTokenizer,
+        config: &JanusConfig,
+    ) -> Result<Self, Failure> {
+        let side = config.vision.image_size;
+        let usual = ImageProcessorConfig::default();
+        let image =
+            ImageProcessorConfig { image_size: side, min_size: usual.min_size.min(side), ..usual };
+        let positions = config.language.max_position_embeddings;
+        let processor = Processor {
+            tokenizer,
+            image,
+            num_image_tokens: config.image_tokens(),
+            style: ChatStyle::Pro,
+            context_length: positions,
+        };
+        Ok(Self {
+            processor: Some(processor),
+            tokenizer_json: Some(read(&dir.join("tokenizer.json"), u64::MAX)?),
+            chat_template: None,
+            licences: Vec::new(),
+            limit: Some(positions),
+        })
+    }
+
+    /// Writes `config.json` and all companions of a model folder.
+    ///
+    /// # Errors
+    /// See [`Companions::files`] and [`Staging::write`].
+    pub fn write(
+        &self,
+        staging: &Staging,
+        config: &JanusConfig,
+        names: Names,
+        dtype: DType,
+    ) -> Result<(), Failure> {
+        let text = config.to_json(names.dialect(), torch_name(dtype), self.ids());
+        staging.write("config.json", text.as_bytes())?;
+        if let (Names::Hf, Some(ids)) = (names, self.ids()) {
+            staging.write("generation_config.json", config.generation_json(ids).as_bytes())?;
+        }
+        for (name, content) in self.files(names, config.image_tokens())? {
+            staging.write(&name, &content)?;
+        }
+        Ok(())
     }
 
     /// Whether there is a tokenizer.
@@ -95,7 +153,7 @@ impl Companions {
             return Ok(files);
         };
         let tokens = Tokens::of(&processor.tokenizer);
-        let limit = processor.tokenizer.max_length();
+        let limit = self.limit;
         let mut add = |name: &str, value: Value| {
             files.push((name.to_owned(), format!("{value:#}\n").into_bytes()));
         };
@@ -123,6 +181,17 @@ impl Companions {
         }
         Ok(files)
     }
+}
+
+/// The files of a tokenizer alone, as Hugging Face has them. Its text must put the begin token first.
+pub fn tokenizer_files(tokenizer: &JanusTokenizer, json: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let tokens = Tokens::of(tokenizer);
+    let text = |value: Value| format!("{value:#}\n").into_bytes();
+    vec![
+        ("tokenizer.json", json.as_bytes().to_vec()),
+        ("tokenizer_config.json", text(hf_tokenizer_config(&tokens, tokenizer.max_length()))),
+        ("special_tokens_map.json", text(tokens.hf_names())),
+    ]
 }
 
 /// Janus-1.3B writes its roles as plain words.

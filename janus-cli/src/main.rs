@@ -12,6 +12,7 @@ mod args;
 mod choice;
 mod commands;
 mod companions;
+mod default_model;
 mod device;
 mod folder;
 mod formats;
@@ -27,6 +28,7 @@ mod progress;
 mod report;
 mod sheet;
 mod show;
+mod target;
 mod training;
 mod units;
 

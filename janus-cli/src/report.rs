@@ -19,6 +19,7 @@ use janus_train::finetune::WishError;
 use janus_train::parts::PartError;
 use janus_train::scenes::DataSetError;
 use janus_train::trainer::JobError;
+use janus_train::words::WordsError;
 use serde_json::json;
 
 /// Exit codes, after `sysexits.h`.
@@ -346,6 +347,12 @@ impl From<WishError> for Failure {
 
 impl From<EvaluateError> for Failure {
     fn from(error: EvaluateError) -> Self {
+        Self::of(&error, error.kind(), error.hint())
+    }
+}
+
+impl From<WordsError> for Failure {
+    fn from(error: WordsError) -> Self {
         Self::of(&error, error.kind(), error.hint())
     }
 }

@@ -9,7 +9,8 @@
 //!                                                 run: checkpoints, whole or not there
 //! ```
 //! Begin with [`trainer`], which joins everything, then [`step`], [`data`] and [`run`]. The image
-//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy.
+//! tokenizer and the understanding encoder train apart ([`parts`]), under the same strategy; where
+//! there is nothing yet, [`words`] learns a vocabulary and [`sizes`] says how large a model is.
 //! [`scenes`] is a small world to train on, in which everything is known.
 //!
 //! The paper trains in three stages with one loss: cross-entropy over answer tokens and over image
@@ -41,6 +42,7 @@ pub mod recompute;
 pub mod run;
 pub mod scenes;
 pub mod schedule;
+pub mod sizes;
 pub mod spikes;
 pub mod stage;
 pub mod start;
@@ -49,3 +51,4 @@ pub mod strategy;
 pub mod tokenizer;
 pub mod trainer;
 pub mod weights;
+pub mod words;

@@ -24,10 +24,12 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
     assert_snapshot!("help_train", help(&["train", "--help"]));
     assert_snapshot!("help_finetune", help(&["finetune", "--help"]));
-    assert_snapshot!("help_data", help(&["data", "--help"]));
     assert_snapshot!("help_data_scenes", help(&["data", "scenes", "--help"]));
     assert_snapshot!("help_eval", help(&["eval", "--help"]));
     assert_snapshot!("help_eval_loss", help(&["eval", "loss", "--help"]));
+    assert_snapshot!("help_data", help(&["data", "--help"]));
+    assert_snapshot!("help_data_sizes", help(&["data", "sizes", "--help"]));
+    assert_snapshot!("help_data_words", help(&["data", "words", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     assert_snapshot!("help_man", help(&["man", "--help"]));
 }

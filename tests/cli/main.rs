@@ -13,6 +13,9 @@ mod chat;
 mod chat_terminal;
 mod convert;
 mod data_scenes;
+mod data_sizes;
+mod data_words;
+mod default_model;
 mod devices;
 mod doctor;
 mod edit;
@@ -68,6 +71,8 @@ pub fn janus(folder: &Path) -> Command {
             command.env_remove(&key);
         }
     }
+    // No test shall find the default model by chance.
+    command.env("JANUS_MODEL", "");
     // Makes any use of Burn's default device a panic.
     command.env("BURN_DEVICE", "none").env("NO_COLOR", "1");
     command

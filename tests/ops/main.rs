@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod loss;
+mod pictures;
 mod rows;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};

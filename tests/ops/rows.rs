@@ -10,7 +10,7 @@ use crate::common::{targets, values};
 use crate::noise;
 
 /// Largest difference as a share of the largest expected value; where all should be 0, as it is.
-fn share(found: &[f32], expected: &[f32]) -> f64 {
+pub fn share(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     let scale = if scale == 0.0 { 1.0 } else { scale };
@@ -19,7 +19,7 @@ fn share(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Result, and the gradients by all inputs of Σ y·(something uneven).
-fn outcome<const I: usize, const O: usize, const N: usize>(
+pub fn outcome<const I: usize, const O: usize, const N: usize>(
     inputs: &[Tensor<I>; N],
     run: impl Fn([Tensor<I>; N]) -> Tensor<O>,
 ) -> Vec<Vec<f32>> {
@@ -32,7 +32,7 @@ fn outcome<const I: usize, const O: usize, const N: usize>(
     found
 }
 
-fn same(name: &str, found: Vec<Vec<f32>>, expected: Vec<Vec<f32>>, limit: f64) -> f64 {
+pub fn same(name: &str, found: Vec<Vec<f32>>, expected: Vec<Vec<f32>>, limit: f64) -> f64 {
     let far = found.iter().zip(&expected).map(|(found, expected)| share(found, expected));
     let far: Vec<f64> = far.collect();
     assert!(far.iter().all(|far| *far < limit), "{name}: {far:?}");

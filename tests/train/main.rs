@@ -33,3 +33,4 @@ mod run_resume;
 mod start;
 mod steps;
 mod tokenizer;
+mod words;

@@ -8,6 +8,7 @@ use super::{AnswerArgs, ModelArgs};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  janus ask scene.png -q 'What is above the square?'
   janus ask photo.jpg -q 'What is in this picture?' --model models/Janus-Pro-1B
   janus ask a.png b.png -q 'Is <image> older than <image>?' --model models/Janus-Pro-7B --json
   janus ask -q 'Why is the sky blue?' --model models/Janus-Pro-1B --temperature 0.7 --seed 1

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::model::maybe_empty;
 use super::{ImageLimitArgs, InputLimitArgs, LimitArgs};
 
 /// `janus doctor`.
@@ -16,7 +17,8 @@ Each device multiplies two small matrices and is compared with the result worked
 Exits with 1 when something is not as it should be; what, and what to do, is said on stderr.")]
 pub struct DoctorArgs {
     /// Look at a model, too: a folder, or a name from the cache.
-    #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true)]
+    #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true,
+        value_parser = maybe_empty())]
     pub model: Option<PathBuf>,
     /// Test software imitations of graphics cards, too.
     #[arg(long)]

@@ -79,7 +79,8 @@ pub struct EvalLossArgs {
     pub json: bool,
 }
 
-fn formats() -> impl TypedValueParser<Value = Format> {
+/// How data can hold their samples.
+pub(super) fn formats() -> impl TypedValueParser<Value = Format> {
     let named = |name: String| Format::ALL.into_iter().find(|format| format.name() == name);
     let names = Format::ALL.map(Format::name);
     PossibleValuesParser::new(names).try_map(move |name| named(name).ok_or("no such format"))

@@ -15,6 +15,7 @@ const WATCH: &str = "Watching";
     group = ArgGroup::new("what").required(true).args(["prompt", "prompts", "reproduce"]),
     after_help = "\
 Examples:
+  janus generate 'a red circle above a blue square' --output scene.png
   janus generate 'a red cube on a blue sphere' --model models/Janus-Pro-1B --output cube.png
   janus generate 'a lighthouse at dusk' --model models/Janus-Pro-7B -n 4 --seed 7 -o light.png
   janus generate --prompts prompts.txt -n 2 --grid all.png -o pictures/ --model models/Janus-Pro-1B

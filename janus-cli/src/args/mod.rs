@@ -30,7 +30,7 @@ pub use batch::{BatchArgs, InputLimitArgs, OnError};
 pub use bench::BenchArgs;
 pub use chat::ChatArgs;
 pub use convert::{ConvertArgs, Names};
-pub use data::{DataArgs, DataCommand, DataScenesArgs};
+pub use data::{DataArgs, DataCommand, DataScenesArgs, DataSizesArgs, DataWordsArgs};
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
@@ -89,10 +89,10 @@ pub enum Command {
     Train(TrainArgs),
     /// Teach a model your own pictures, answers or edits, or go on with that.
     Finetune(FinetuneArgs),
-    /// Make something to train on.
-    Data(DataArgs),
     /// Measure how good a model is.
     Eval(EvalArgs),
+    /// Make what training begins with: data, vocabularies, sizes of models.
+    Data(DataArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -116,8 +116,8 @@ impl Command {
             Self::Doctor(args) => args.json,
             Self::Train(args) => args.run.json,
             Self::Finetune(args) => args.run.json,
-            Self::Data(args) => args.json(),
             Self::Eval(args) => args.json(),
+            Self::Data(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use janus_infer::{InferError, Sampling};
 use janus_model::checkpoint::Limits;
 use janus_model::processor::{ImageLimits, Orientation};
@@ -13,12 +14,14 @@ use crate::units::{self, WeightType};
 /// Which model, on what.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// Model folder, or the name of a model in the Hugging Face cache (see `janus pull`).
+    /// Model folder, or the name of a model in the Hugging Face cache (see `janus pull`) [default:
+    /// janus-tiny, which comes with janus].
     ///
     /// Also a folder in which `janus train` works: its newest checkpoint; or an adapter: on the
-    /// model that it was made for.
-    #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true)]
-    pub model: PathBuf,
+    /// model that it was made for. Where JANUS_MODEL is set and empty, there is no default.
+    #[arg(short, long, value_name = "DIR|NAME", env = "JANUS_MODEL", hide_env_values = true,
+        value_parser = maybe_empty())]
+    pub model: Option<PathBuf>,
     /// Adapter to put on the model: a folder as PEFT writes it (LoRA), or a run that trains one.
     /// Several add up.
     #[arg(long, value_name = "DIR")]
@@ -37,6 +40,11 @@ pub struct ModelArgs {
     pub dtype: Option<WeightType>,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// A path, or nothing at all.
+pub(super) fn maybe_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// How tokens are chosen, except for the temperature, whose default differs.

@@ -53,7 +53,8 @@ pub fn run(args: &DoctorArgs) -> Result<Verdict, Failure> {
     let devices = devices(args.software, &mut problems);
     let folders = folders(&mut problems);
     let variables = variables(&mut problems);
-    let model = args.model.as_ref().map(|path| look_at(path, args, &mut problems));
+    let named = args.model.as_ref().filter(|path| !path.as_os_str().is_empty());
+    let model = named.map(|path| look_at(path, args, &mut problems));
     let limits: Vec<(&str, u64)> = args
         .limits
         .table()

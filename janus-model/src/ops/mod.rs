@@ -32,6 +32,47 @@ pub struct Rules {
     pub causal: bool,
 }
 
+/// How a kernel moves over a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Places from one result to the next, down and across.
+    pub stride: usize,
+    /// Zeros above, left, below and right of the picture.
+    pub padding: [usize; 4],
+}
+
+impl Default for Convolution {
+    /// From place to place, without a border.
+    fn default() -> Self {
+        Self { stride: 1, padding: [0; 4] }
+    }
+}
+
+impl Convolution {
+    /// Height and width of the result.
+    pub fn output(&self, [height, width]: [usize; 2], kernel: [usize; 2]) -> [usize; 2] {
+        let [top, left, bottom, right] = self.padding;
+        let places = |size: usize, kernel: usize| (size - kernel) / self.stride + 1;
+        [places(top + height + bottom, kernel[0]), places(left + width + right, kernel[1])]
+    }
+
+    /// Whether the border is the same on opposite sides.
+    fn even(&self) -> bool {
+        self.padding[0] == self.padding[2] && self.padding[1] == self.padding[3]
+    }
+}
+
+/// What [`group_norm`] does beside its weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupRule {
+    /// Groups that the channels are cut into.
+    pub groups: usize,
+    /// ε.
+    pub epsilon: f64,
+    /// Whether `z · sigmoid(z)` follows.
+    pub swish: bool,
+}
+
 /// Numbers of one optimizer step; see [`adamw`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
@@ -159,6 +200,51 @@ pub trait JanusOps: Backend {
         reference::swiglu_backward::<Self>(gate, up, gradient)
     }
 
+    /// `[N, C_in, H, W]`, `[C_out, C_in, k, k]` and `[C_out]`; see [`conv2d`].
+    #[fusion(default)]
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: Convolution,
+    ) -> FloatTensor<Self> {
+        reference::conv2d::<Self>(x, weight, bias, rule)
+    }
+
+    /// Gradients of [`JanusOps::convolve`] by `x`, the weight and the bias.
+    #[fusion(default)]
+    fn convolve_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: Convolution,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::conv2d_backward::<Self>(x, weight, gradient, rule)
+    }
+
+    /// GroupNorm of `[N, C, H, W]`, with swish or without; see [`group_norm`].
+    #[fusion(default)]
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: GroupRule,
+    ) -> FloatTensor<Self> {
+        reference::group_norm::<Self>(x, weight, bias, rule)
+    }
+
+    /// Gradients of [`JanusOps::group_norm`] by `x`, the weight and the bias.
+    #[fusion(default)]
+    fn group_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: GroupRule,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::group_norm_backward::<Self>(x, weight, bias, gradient, rule)
+    }
+
     /// Weight and moments after one step, all f32; see [`adamw`].
     #[fusion(default)]
     fn adamw(
@@ -221,6 +307,24 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         tracked::swiglu::<B, C>(gate, up)
+    }
+
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: Convolution,
+    ) -> FloatTensor<Self> {
+        tracked::convolve::<B, C>([x, weight, bias], rule)
+    }
+
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: GroupRule,
+    ) -> FloatTensor<Self> {
+        tracked::group_norm::<B, C>([x, weight, bias], rule)
     }
 
     fn cross_entropy(
@@ -303,6 +407,26 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
 pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<2> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as JanusOps>::norm(x, weight, bias, true, epsilon))
+}
+
+/// Convolution with a bias.
+///
+/// # Shapes
+/// - `x`: `[N, C_in, H, W]`
+/// - `weight`: `[C_out, C_in, k, k]`; `bias`: `[C_out]`
+/// - output: `[N, C_out, H', W']`, see [`Convolution::output`]
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, rule: Convolution) -> Tensor<4> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::convolve(x, weight, bias, rule))
+}
+
+/// GroupNorm in f32, and swish behind it where the rule says so.
+///
+/// # Shapes
+/// - `x` and output: `[N, C, H, W]`; `weight`, `bias`: `[C]`
+pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, rule: GroupRule) -> Tensor<4> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::group_norm(x, weight, bias, rule))
 }
 
 /// `silu(gate) · up`, both of one shape.

@@ -1,4 +1,4 @@
-//! Attention, norms and SwiGLU under automatic differentiation: what went in is kept, everything
+//! Attention, norms, convolutions and SwiGLU under automatic differentiation: what went in is kept, everything
 //! between is worked out again on the way back, by the backend's own backward bodies.
 
 use burn::backend::Autodiff;
@@ -8,7 +8,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{JanusOps, Rules};
+use super::{Convolution, GroupRule, JanusOps, Rules};
 
 #[derive(Debug)]
 struct Attention;
@@ -127,6 +127,71 @@ pub fn swiglu<B: JanusOps, C: CheckpointStrategy>(
     let y = B::swiglu(gate.clone(), up.clone());
     match Backward::<B, 2>::prepare::<C>(SwiGlu, nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish([gate, up], y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[derive(Debug)]
+struct Convolve;
+
+impl<B: JanusOps> Backward<B, 3> for Convolve {
+    type State = ([FloatTensor<B>; 2], Convolution);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let ([x, weight], rule) = ops.state;
+        let (x, weight, bias) = B::convolve_backward(x, weight, gradient, rule);
+        for (parent, by) in ops.parents.into_iter().zip([x, weight, bias]) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, by);
+            }
+        }
+    }
+}
+
+/// See [`super::conv2d`].
+pub fn convolve<B: JanusOps, C: CheckpointStrategy>(
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    rule: Convolution,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let [x, weight, bias] = inputs.map(|input| input.into_primitive());
+    let y = B::convolve(x.clone(), weight.clone(), bias, rule);
+    match Backward::<B, 3>::prepare::<C>(Convolve, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(([x, weight], rule), y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[derive(Debug)]
+struct GroupNorm;
+
+impl<B: JanusOps> Backward<B, 3> for GroupNorm {
+    type State = ([FloatTensor<B>; 3], GroupRule);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let ([x, weight, bias], rule) = ops.state;
+        let (x, weight, bias) = B::group_norm_backward(x, weight, bias, gradient, rule);
+        for (parent, by) in ops.parents.into_iter().zip([x, weight, bias]) {
+            if let Some(node) = parent {
+                gradients.register::<B>(node.id, by);
+            }
+        }
+    }
+}
+
+/// See [`super::group_norm`].
+pub fn group_norm<B: JanusOps, C: CheckpointStrategy>(
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    rule: GroupRule,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let inputs = inputs.map(|input| input.into_primitive());
+    let [x, weight, bias] = inputs.clone();
+    let y = B::group_norm(x, weight, bias, rule);
+    match Backward::<B, 3>::prepare::<C>(GroupNorm, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((inputs, rule), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

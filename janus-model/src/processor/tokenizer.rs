@@ -97,6 +97,14 @@ impl JanusTokenizer {
         Ok(tokenizer)
     }
 
+    /// Loads the text of a `tokenizer.json` with the published names of special tokens.
+    ///
+    /// # Errors
+    /// As [`JanusTokenizer::from_dir`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        Self::from_bytes(bytes, &Names::from_files(&Value::Null, &Value::Null))
+    }
+
     fn from_bytes(bytes: &[u8], names: &Names) -> Result<Self, TokenizerError> {
         let stated = tokenizer_check::check(bytes)
             .map_err(|(field, problem)| TokenizerError::Field { field, problem })?;

@@ -1,14 +1,15 @@
 //! What encoder and decoder are made of.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
-use burn::tensor::activation::{silu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
 use super::{NORM_EPS, NORM_GROUPS};
+use crate::ops::{self, Convolution, GroupRule};
 
 /// `x + conv(swish(norm(conv(swish(norm(x))))))`, the shortcut 1×1 where widths differ.
 #[derive(Module, Debug)]
@@ -71,10 +72,22 @@ pub(super) fn norm(channels: usize, device: &Device) -> GroupNorm {
     GroupNormConfig::new(NORM_GROUPS, channels).with_epsilon(NORM_EPS).init(device)
 }
 
-/// GroupNorm in f32, whatever the dtype around it; its weights are kept in f32.
-pub(super) fn group_norm(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
-    let dtype = x.dtype();
-    norm.forward(x.cast(burn::tensor::DType::F32)).cast(dtype)
+/// GroupNorm, its weights kept in f32, and swish behind it or not; see [`ops::group_norm`].
+pub(super) fn group_norm(norm: &GroupNorm, x: Tensor<4>, swish: bool) -> Tensor<4> {
+    let vector = |part: &Option<Param<Tensor<1>>>| part.as_ref().map(Param::val);
+    let (weight, bias) = vector(&norm.gamma).zip(vector(&norm.beta)).expect("made affine");
+    let rule = GroupRule { groups: norm.num_groups, epsilon: norm.epsilon, swish };
+    ops::group_norm(x, weight, bias, rule)
+}
+
+/// One of the convolutions made here; see [`ops::conv2d`].
+pub(super) fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let padding = match conv.padding {
+        PaddingConfig2d::Explicit(top, left, bottom, right) => [top, left, bottom, right],
+        _ => [0; 4],
+    };
+    let bias = conv.bias.as_ref().map(Param::val).expect("made with a bias");
+    ops::conv2d(x, conv.weight.val(), bias, Convolution { stride: conv.stride[0], padding })
 }
 
 impl ResBlock {
@@ -90,10 +103,10 @@ impl ResBlock {
 
     /// `[N, c_in, H, W]` to `[N, c_out, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.conv1.forward(silu(group_norm(&self.norm1, x.clone())));
-        let h = self.conv2.forward(silu(group_norm(&self.norm2, h)));
+        let h = convolve(&self.conv1, group_norm(&self.norm1, x.clone(), true));
+        let h = convolve(&self.conv2, group_norm(&self.norm2, h, true));
         match &self.nin_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
+            Some(shortcut) => convolve(shortcut, x) + h,
             None => x + h,
         }
     }
@@ -108,14 +121,14 @@ impl AttnBlock {
     /// `[N, c, H, W]` to the same shape. Softmax in f32.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, channels, height, width] = x.dims();
-        let y = group_norm(&self.norm, x.clone());
-        let flat = |conv: &Conv2d| conv.forward(y.clone()).flatten::<3>(2, 3); // [N, c, HW]
+        let y = group_norm(&self.norm, x.clone(), false);
+        let flat = |conv: &Conv2d| convolve(conv, y.clone()).flatten::<3>(2, 3); // [N, c, HW]
         let (q, k, v) = (flat(&self.q), flat(&self.k), flat(&self.v));
         let scores = q.swap_dims(1, 2).matmul(k) * (channels as f64).powf(-0.5); // [N, HW, HW]
         let dtype = scores.dtype();
         let weights = softmax(scores.cast(burn::tensor::DType::F32), 2).cast(dtype);
         let y = v.matmul(weights.swap_dims(1, 2)); // [N, c, HW]
-        x + self.proj_out.forward(y.reshape([n, channels, height, width]))
+        x + convolve(&self.proj_out, y.reshape([n, channels, height, width]))
     }
 }
 
@@ -150,7 +163,7 @@ impl Sampler {
 
     /// `[N, c, H, W]` to `[N, c, H/2, W/2]`.
     pub fn halve(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv.forward(x)
+        convolve(&self.conv, x)
     }
 
     /// `[N, c, H, W]` to `[N, c, 2H, 2W]`.
@@ -158,6 +171,6 @@ impl Sampler {
         let [_, _, height, width] = x.dims();
         let doubled = InterpolateOptions::new(InterpolateMode::Nearest)
             .with_output_size([2 * height, 2 * width]);
-        self.conv.forward(interpolate(x, doubled))
+        convolve(&self.conv, interpolate(x, doubled))
     }
 }

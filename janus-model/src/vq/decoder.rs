@@ -4,11 +4,10 @@
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::VqConfig;
-use super::blocks::{MidBlock, Sampler, conv3, group_norm, norm};
+use super::blocks::{MidBlock, Sampler, conv3, convolve, group_norm, norm};
 use super::encoder::Level;
 
 /// The decoder.
@@ -52,8 +51,8 @@ impl VqDecoder {
     /// - `latents`: `[N, z, g, g]`
     /// - output: `[N, 3, S, S]`
     pub fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
-        let x = self.mid.forward(self.conv_in.forward(latents));
+        let x = self.mid.forward(convolve(&self.conv_in, latents));
         let x = self.conv_blocks.iter().fold(x, |x, level| level.forward(x));
-        self.conv_out.forward(silu(group_norm(&self.norm_out, x)))
+        convolve(&self.conv_out, group_norm(&self.norm_out, x, true))
     }
 }

@@ -4,11 +4,10 @@
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::VqConfig;
-use super::blocks::{AttnBlock, MidBlock, ResBlock, Sampler, conv3, group_norm, norm};
+use super::blocks::{AttnBlock, MidBlock, ResBlock, Sampler, conv3, convolve, group_norm, norm};
 
 /// The encoder.
 #[derive(Module, Debug)]
@@ -100,9 +99,9 @@ impl VqEncoder {
     /// - `pixels`: `[N, 3, S, S]`
     /// - output: `[N, z, g, g]`
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
-        let x = self.conv_in.forward(pixels);
+        let x = convolve(&self.conv_in, pixels);
         let x = self.conv_blocks.iter().fold(x, |x, level| level.forward(x));
         let x = self.mid.forward(x);
-        self.conv_out.forward(silu(group_norm(&self.norm_out, x)))
+        convolve(&self.conv_out, group_norm(&self.norm_out, x, true))
     }
 }

@@ -20,6 +20,8 @@ pub use decoder::VqDecoder;
 pub use encoder::{Level, VqEncoder};
 pub use quantizer::{Quantized, Quantizer};
 
+use blocks::convolve;
+
 use crate::config::{ConfigError, in_range};
 
 /// Groups of every GroupNorm; channel counts are multiples of it.
@@ -143,7 +145,7 @@ impl VqModel {
     /// - `pixels`: `[N, 3, S, S]` in [-1, 1]
     /// - output: `[N, e, g, g]`
     pub fn latents(&self, pixels: Tensor<4>) -> Tensor<4> {
-        self.quant_conv.forward(self.encoder.forward(pixels))
+        convolve(&self.quant_conv, self.encoder.forward(pixels))
     }
 
     /// Pictures through the whole tokenizer, as training sees it; any size that the levels halve.
@@ -154,7 +156,7 @@ impl VqModel {
     pub fn reconstruct(&self, pixels: Tensor<4>) -> (Tensor<4>, Quantized) {
         let quantized = self.quantize.quantize(self.latents(pixels));
         let pictures =
-            self.decoder.forward(self.post_quant_conv.forward(quantized.latents.clone()));
+            self.decoder.forward(convolve(&self.post_quant_conv, quantized.latents.clone()));
         (pictures, quantized)
     }
 
@@ -176,6 +178,6 @@ impl VqModel {
         let latents = self.quantize.lookup(codes); // [N, e, g, g]
         // The codebook is f32 everywhere, the convolutions are what the device does best.
         let latents = latents.cast(self.post_quant_conv.weight.val().dtype());
-        self.decoder.forward(self.post_quant_conv.forward(latents))
+        self.decoder.forward(convolve(&self.post_quant_conv, latents))
     }
 }

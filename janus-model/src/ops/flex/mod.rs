@@ -3,6 +3,8 @@
 mod adamw;
 mod attention;
 mod attention_rows;
+mod conv;
+mod group_norm;
 mod linear;
 mod norm;
 mod pointwise;
@@ -15,7 +17,7 @@ use burn::backend::ops::ActivationOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
-use super::{AdamWStep, JanusOps, Rules, reference};
+use super::{AdamWStep, Convolution, GroupRule, JanusOps, Rules, reference};
 use attention_rows::Attention;
 
 /// Whether all of these are f32, the only format the kernels below compute in.
@@ -142,6 +144,55 @@ impl JanusOps for Flex {
         match wide(&[&x, &gradient]) {
             true => pointwise::gelu_backward(x, gradient),
             false => Self::gelu_backward(x, gradient), // of the erf form, unlike other backends
+        }
+    }
+
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: Convolution,
+    ) -> FloatTensor<Self> {
+        match wide(&[&x, &weight, &bias]) {
+            true => conv::forward(x, weight, bias, rule),
+            false => reference::conv2d::<Self>(x, weight, bias, rule),
+        }
+    }
+
+    fn convolve_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: Convolution,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match wide(&[&x, &weight, &gradient]) {
+            true => conv::backward(x, weight, gradient, rule).into(),
+            false => reference::conv2d_backward::<Self>(x, weight, gradient, rule),
+        }
+    }
+
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rule: GroupRule,
+    ) -> FloatTensor<Self> {
+        match wide(&[&x, &weight, &bias]) {
+            true => group_norm::forward(x, weight, bias, rule),
+            false => reference::group_norm::<Self>(x, weight, bias, rule),
+        }
+    }
+
+    fn group_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: GroupRule,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match wide(&[&x, &weight, &bias, &gradient]) {
+            true => group_norm::backward(x, weight, bias, gradient, rule).into(),
+            false => reference::group_norm_backward::<Self>(x, weight, bias, gradient, rule),
         }
     }
 

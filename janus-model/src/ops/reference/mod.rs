@@ -1,9 +1,11 @@
 //! Plain bodies of [`super::JanusOps`]: slow, right, differentiable, the judge of every kernel.
 
 mod attention;
+mod convolution;
 mod training;
 
 pub use attention::{attention_rows, attention_rows_backward};
+pub use convolution::{conv2d, conv2d_backward, group_norm, group_norm_backward};
 pub use training::{adamw, norm, norm_backward, swiglu, swiglu_backward};
 
 use burn::backend::tensor::FloatTensor;
