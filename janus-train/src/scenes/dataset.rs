@@ -23,9 +23,10 @@ use serde::Serialize;
 
 use super::captions::caption;
 use super::chance::Chance;
-use super::questions::{questions, told};
+use super::questions::questions;
 use super::scene::Scene;
 use super::split::Split;
+use super::told::told;
 
 /// Pictures in a folder.
 const FOLDER: u64 = 1000;
@@ -89,11 +90,16 @@ impl DataSet {
     /// # Errors
     /// [`DataSetError`].
     pub fn check(dir: &Path) -> Result<(), DataSetError> {
-        let empty = match fs::read_dir(dir) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        let path = || dir.to_owned();
+        let taken = match fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) if !dir.is_file() => {
+                return Err(DataSetError::Io { path: path(), source });
+            }
+            Err(_) => true,
         };
-        if empty { Ok(()) } else { Err(DataSetError::Occupied { path: dir.to_owned() }) }
+        if taken { Err(DataSetError::Occupied { path: path() }) } else { Ok(()) }
     }
 
     /// Writes the folder. `watch` hears how many scenes are done, and may end it; then nothing is
@@ -274,5 +280,57 @@ impl Drop for Staging {
     fn drop(&mut self) {
         // Nothing is left after a success, and after a failure its cause matters more.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SET: DataSet = DataSet { seed: 3, split: Split::Valid, count: 600, size: 16 };
+
+    #[test]
+    fn whoever_stops_it_finds_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("a/b");
+        let mut seen = Vec::new();
+        let result = SET.write(&dir, |done| {
+            seen.push(done);
+            if done > 300 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(result.expect("no error"), None);
+        assert_eq!(seen, [250, 500]);
+        assert_eq!(fs::read_dir(folder.path().join("a")).expect("its parent").count(), 0);
+    }
+
+    #[test]
+    fn pictures_are_those_of_the_scenes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("set");
+        let written = SET.write(&dir, |_| ControlFlow::Continue(())).expect("written");
+        assert_eq!(written.expect("to the end").scenes, 600);
+        for number in [0, 251, 599] {
+            let path = dir.join(format!("pictures/000/{number:06}.png"));
+            let picture = image::open(path).expect("a picture").to_rgb8();
+            assert_eq!(picture, Scene::new(3, Split::Valid, number).draw(16));
+        }
+        let text = fs::read_to_string(dir.join("ask.jsonl")).expect("questions");
+        let questions = text.matches("\"user\"").count() as u64;
+        assert_eq!(written.expect("to the end").questions, questions);
+        // Not a second time into the same folder.
+        let again = SET.write(&dir, |_| ControlFlow::Continue(()));
+        assert!(matches!(again, Err(DataSetError::Occupied { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "mine").expect("a file");
+        let error = SET.write(&file.join("set"), |_| ControlFlow::Continue(()));
+        let error = error.expect_err("below a file");
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        let error = SET.write(&file, |_| ControlFlow::Continue(())).expect_err("a file");
+        assert!(matches!(error, DataSetError::Occupied { .. }), "{error}");
     }
 }

@@ -60,16 +60,16 @@ impl Canvas {
             for x in range(0) {
                 let at = [x, y].map(|x| (x as f32 + 0.5) / scale);
                 let distance = outline.distance(at) * scale;
-                let covered = covered(distance);
-                if covered == 0.0 {
+                let share = covered(distance);
+                if share == 0.0 {
                     continue;
                 }
                 let shade = match object.outlined {
-                    true => mix(LINE_SHADE, 1.0, self::covered(distance + LINE * scale)),
+                    true => mix(LINE_SHADE, 1.0, covered(distance + LINE * scale)),
                     false => 1.0,
                 };
                 let pixel = &mut self.pixels[(y * self.size + x) as usize];
-                *pixel = std::array::from_fn(|i| mix(pixel[i], colour[i] * shade, covered));
+                *pixel = std::array::from_fn(|i| mix(pixel[i], colour[i] * shade, share));
             }
         }
     }

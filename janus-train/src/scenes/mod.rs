@@ -28,15 +28,17 @@ mod look;
 mod questions;
 mod scene;
 pub mod split;
+mod told;
 mod words;
 
 pub use captions::{canonical, caption, prompt};
 pub use chance::Chance;
 pub use dataset::{DataSet, DataSetError, Written};
 pub use look::{Colour, Look, Shape, Size, Tint};
-pub use questions::{About, Asked, question, questions, told};
+pub use questions::{About, Asked, question, questions};
 pub use scene::{Background, Object, Relation, SIDE, Scene, Theme};
 pub use split::Split;
+pub use told::told;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::chance::Chance;
 use super::look::{Colour, Look, Shape};
 use super::scene::{Object, Relation, Scene};
 use super::split::{Split, familiar, home, place as placed};
-use super::words::{NUMBERS, Thing, a, capital, plain};
+use super::words::{NUMBERS, a, capital, plain};
 
 /// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +82,7 @@ pub fn question(scene: &Scene, about: About, chance: &mut Chance) -> Option<Aske
     let (question, answer) = match about {
         About::What => what(scene, chance)?,
         About::Colour => colour(scene, chance)?,
-        About::Count => count(scene, chance),
+        About::Count => count(scene, chance)?,
         About::Where => place(scene, chance)?,
         About::YesNo => yes_no(scene, chance)?,
         About::Compare => compare(scene, chance)?,
@@ -117,7 +117,7 @@ fn reference(scene: &Scene, object: &Object, chance: &mut Chance) -> Option<Stri
 }
 
 /// Two different objects, and how the first lies, seen from the second.
-fn related<'a>(
+pub(super) fn related<'a>(
     scene: &'a Scene,
     chance: &mut Chance,
 ) -> Option<(&'a Object, &'a Object, Relation)> {
@@ -183,7 +183,11 @@ fn colour(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
     Some((asked, colour.name().to_owned()))
 }
 
-fn count(scene: &Scene, chance: &mut Chance) -> Pair {
+fn count(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
+    // Where there is one thing, the answer is nearly always 1: that is learnt soon.
+    if scene.objects.len() == 1 && chance.happens(0.7) {
+        return None;
+    }
     let mut look = chance.pick(&scene.objects).look;
     if chance.happens(0.2) {
         // Maybe nothing is like that.
@@ -205,7 +209,7 @@ fn count(scene: &Scene, chance: &mut Chance) -> Pair {
         1 => format!("how many {many} are in the picture?"),
         _ => format!("how many {many} are there?"),
     };
-    (asked, number(scene, colour, shape).to_string())
+    Some((asked, number(scene, colour, shape).to_string()))
 }
 
 /// "red circles", "circle", "red objects", "object".
@@ -260,13 +264,13 @@ fn third(centre: [f32; 2]) -> Option<&'static str> {
 fn yes_no(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
     let truth = chance.happens(0.5);
     // Again where one cannot be had: false ones are rarer, and would be missing in the end.
-    let mut tries = (0..20).map(|_| match chance.below(4) {
+    let tries = (0..20).map(|_| match chance.below(4) {
         0 => claim_colour(scene, truth, chance),
         1 => claim_count(scene, truth, chance),
         2 => claim_relation(scene, truth, chance),
         _ => claim_there(scene, truth, chance),
     });
-    tries.find_map(|claim| claim).map(|asked| (asked, yes(truth)))
+    tries.flatten().next().map(|asked| (asked, yes(truth)))
 }
 
 fn claim_there(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
@@ -377,51 +381,4 @@ fn compare(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
 fn describe(scene: &Scene, chance: &mut Chance) -> Pair {
     let asked = ["describe the picture.", "what do you see?", "what is in the picture?"];
     ((*chance.pick(&asked)).to_owned(), canonical(scene))
-}
-
-/// Sentences that need no picture: what is said of a scene, and what follows from it.
-pub fn told(scene: &Scene, chance: &mut Chance) -> String {
-    let sentence = |text: String| capital(text.trim_end_matches('.')) + ".";
-    let first = sentence(super::captions::caption(scene, chance));
-    let mut text = match chance.below(4) {
-        0 => return sentence(super::captions::caption(scene, chance)),
-        1 => return format!("{first} {}", sentence(super::captions::caption(scene, chance))),
-        2 => return fact(scene, chance),
-        _ => first,
-    };
-    let relation = related(scene, chance).filter(|_| scene.objects.len() == 2);
-    if let Some((object, other, relation)) = relation {
-        let [x, y] = [object, other].map(|object| object.look.to_string());
-        let (how, back) = (plain(relation), plain(relation.inverse()));
-        let [first, second] = [a(&x), a(&y)];
-        return match chance.happens(0.5) {
-            true => capital(&format!("{first} is {how} {second}. What is {how} the {y}? The {x}.")),
-            false => capital(&format!("{first} is {how} {second}. So the {y} is {back} the {x}.")),
-        };
-    }
-    for asked in questions(scene, chance).into_iter().take(2) {
-        text += &format!(" {} {}", capital(&asked.question), sentence(asked.answer));
-    }
-    text
-}
-
-/// Something that is always true, about a look of a scene.
-fn fact(scene: &Scene, chance: &mut Chance) -> String {
-    let look = chance.pick(&scene.objects).look;
-    let (x, y) = (1 + chance.below(2), 1 + chance.below(2));
-    let (colour, shape) = (look.colour.name(), look.shape.name());
-    match chance.below(4) {
-        0 => format!("{} is a colour.", capital(colour)),
-        1 => format!("{} is a shape.", capital(&a(shape))),
-        2 if [x, y, x + y].into_iter().all(|count| familiar(look, count)) => {
-            let [one, two, both] = [x, y, x + y].map(|count| Thing::of(look, count).text());
-            format!("{} and {two} are {both}.", capital(&one))
-        }
-        _ => format!(
-            "This is {}. What colour is it? {}. What shape is it? {}.",
-            a(&look.to_string()),
-            capital(colour),
-            capital(&a(shape)),
-        ),
-    }
 }

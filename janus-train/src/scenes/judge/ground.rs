@@ -61,11 +61,9 @@ pub(super) fn median(mut values: Vec<f32>) -> f32 {
 fn fit(points: impl Iterator<Item = ([f32; 3], f32)>) -> Option<[f32; 3]> {
     let (mut a, mut b) = ([[0.0f64; 3]; 3], [0.0f64; 3]);
     for (place, value) in points {
-        for i in 0..3 {
-            for j in 0..3 {
-                a[i][j] += f64::from(place[i] * place[j]);
-            }
-            b[i] += f64::from(place[i] * value);
+        for ((row, sum), x) in a.iter_mut().zip(&mut b).zip(place) {
+            row.iter_mut().zip(place).for_each(|(sum, y)| *sum += f64::from(x * y));
+            *sum += f64::from(x * value);
         }
     }
     let determinant = |m: &[[f64; 3]; 3]| {
@@ -79,7 +77,7 @@ fn fit(points: impl Iterator<Item = ([f32; 3], f32)>) -> Option<[f32; 3]> {
     }
     Some(std::array::from_fn(|column| {
         let mut replaced = a;
-        (0..3).for_each(|row| replaced[row][column] = b[row]);
+        replaced.iter_mut().zip(b).for_each(|(row, value)| row[column] = value);
         (determinant(&replaced) / whole) as f32
     }))
 }
