@@ -26,6 +26,7 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_finetune", help(&["finetune", "--help"]));
     assert_snapshot!("help_data_scenes", help(&["data", "scenes", "--help"]));
     assert_snapshot!("help_eval", help(&["eval", "--help"]));
+    assert_snapshot!("help_eval_scenes", help(&["eval", "scenes", "--help"]));
     assert_snapshot!("help_eval_loss", help(&["eval", "loss", "--help"]));
     assert_snapshot!("help_data", help(&["data", "--help"]));
     assert_snapshot!("help_data_sizes", help(&["data", "sizes", "--help"]));

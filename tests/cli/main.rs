@@ -21,6 +21,7 @@ mod doctor;
 mod edit;
 mod estimate;
 mod eval;
+mod eval_scenes;
 mod generate;
 mod generate_again;
 mod generate_files;

@@ -20,6 +20,8 @@ pub struct EvalArgs {
 pub enum EvalCommand {
     /// Measure the loss over samples: cross-entropy per word and per image code.
     Loss(EvalLossArgs),
+    /// Let a model draw and answer in the world of `janus data scenes`, and mark what it does.
+    Scenes(EvalScenesArgs),
 }
 
 impl EvalArgs {
@@ -27,6 +29,7 @@ impl EvalArgs {
     pub fn json(&self) -> bool {
         match &self.what {
             EvalCommand::Loss(args) => args.json,
+            EvalCommand::Scenes(args) => args.json,
         }
     }
 }
@@ -74,6 +77,66 @@ pub struct EvalLossArgs {
     pub on_bad_sample: OnBadName,
     #[command(flatten)]
     pub reading: ImageArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `janus eval scenes`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  janus eval scenes --model runs/tiny
+  janus eval scenes --model runs/tiny --cfg 1 --seed 2 --json
+  janus eval scenes --model runs/tiny --questions 0 --sheet samples.png --details marks.jsonl
+
+Prompts and questions are about combinations that are in no training scene (docs/scenes.md); another
+seed draws others. Drawing has the six categories of GenEval, and the mean of them; an exact
+detector looks at the pictures. Answers count if they are, letter by letter, the expected ones; they
+are greedy. The sheet shows the first picture of the first prompts, a row for each category.")]
+pub struct EvalScenesArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What prompts, questions and pictures are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Prompts of each category; 0 draws nothing.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub prompts: u32,
+    /// Pictures of each prompt.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub images: u16,
+    /// How many questions; 0 asks nothing.
+    #[arg(long, value_name = "N", default_value_t = 700, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub questions: u32,
+    /// How strongly prompts are followed; 1 is not at all, and twice as fast.
+    #[arg(long, value_name = "WEIGHT", default_value_t = 5.0, allow_negative_numbers = true)]
+    pub cfg: f32,
+    /// Of drawing; 0 always takes the likeliest code.
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub temperature: f32,
+    /// Draw from the K likeliest codes only.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest codes that together reach this probability.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Pictures drawn together, which is faster and takes more memory [default: as many as fit, up
+    /// to 4 on the CPU and 16 elsewhere].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub at_once: Option<u16>,
+    /// Questions answered together.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch_size: u16,
+    /// At most so many tokens per answer.
+    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_new_tokens: u16,
+    /// Write unpicked samples on one sheet: .png, .jpg or .webp.
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// Write what was asked, drawn and answered as JSONL.
+    #[arg(long, value_name = "FILE")]
+    pub details: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

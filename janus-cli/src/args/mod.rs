@@ -34,7 +34,7 @@ pub use data::{DataArgs, DataCommand, DataScenesArgs, DataSizesArgs, DataWordsAr
 pub use devices::DevicesArgs;
 pub use doctor::DoctorArgs;
 pub use estimate::EstimateArgs;
-pub use eval::{EvalArgs, EvalCommand, EvalLossArgs};
+pub use eval::{EvalArgs, EvalCommand, EvalLossArgs, EvalScenesArgs};
 pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};

@@ -48,7 +48,7 @@ impl Canvas {
     }
 
     fn put(&mut self, object: &Object, scale: f32) {
-        let outline = Outline::of(object);
+        let outline = Outline::of(object.look.shape, object.centre, object.radius, object.turn);
         let colour: [f32; 3] =
             std::array::from_fn(|i| object.look.colour.rgb()[i] + object.shift[i]);
         let bound = |x: f32| (x * scale).clamp(0.0, self.size as f32) as u32;
@@ -95,33 +95,33 @@ fn mix(a: f32, b: f32, share: f32) -> f32 {
 }
 
 /// How much of a pixel is inside, by how far its middle is from the edge.
-fn covered(distance: f32) -> f32 {
+pub(super) fn covered(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
 
 /// The edge of an object.
-enum Outline {
+pub(super) enum Outline {
     Circle { centre: [f32; 2], radius: f32 },
     Polygon(Vec<[f32; 2]>),
 }
 
 impl Outline {
-    fn of(object: &Object) -> Self {
-        let Some(corners) = corners(object.look.shape) else {
-            return Self::Circle { centre: object.centre, radius: CIRCLE * object.radius };
+    /// Of a shape in the circle of this centre and radius; `turn` is the tangent of half the angle.
+    pub(super) fn of(shape: Shape, centre: [f32; 2], radius: f32, turn: f32) -> Self {
+        let Some(corners) = corners(shape) else {
+            return Self::Circle { centre, radius: CIRCLE * radius };
         };
-        // Sine and cosine from the tangent of half the angle.
-        let t = object.turn;
+        let t = turn;
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let place = |[x, y]: &[f32; 2]| {
             let turned = [x * cos - y * sin, x * sin + y * cos];
-            [0, 1].map(|axis| object.centre[axis] + object.radius * turned[axis])
+            [0, 1].map(|axis| centre[axis] + radius * turned[axis])
         };
         Self::Polygon(corners.iter().map(place).collect())
     }
 
     /// From the edge, negative inside.
-    fn distance(&self, at: [f32; 2]) -> f32 {
+    pub(super) fn distance(&self, at: [f32; 2]) -> f32 {
         match self {
             Self::Circle { centre, radius } => {
                 let [x, y] = [at[0] - centre[0], at[1] - centre[1]];
@@ -136,8 +136,9 @@ impl Outline {
 /// crosses an odd number of sides.
 fn polygon(corners: &[[f32; 2]], at: [f32; 2]) -> f32 {
     let (mut nearest, mut inside) = (f32::INFINITY, false);
-    let ends = corners.iter().cycle().skip(1);
-    for ([x0, y0], [x1, y1]) in corners.iter().zip(ends) {
+    let mut from = corners.last();
+    for to in corners {
+        let (Some([x0, y0]), [x1, y1]) = (from.replace(to), to) else { continue };
         let ([dx, dy], [px, py]) = ([x1 - x0, y1 - y0], [at[0] - x0, at[1] - y0]);
         let along = ((px * dx + py * dy) / (dx * dx + dy * dy)).clamp(0.0, 1.0);
         let [ex, ey] = [px - along * dx, py - along * dy];
@@ -147,6 +148,22 @@ fn polygon(corners: &[[f32; 2]], at: [f32; 2]) -> f32 {
         }
     }
     if inside { -nearest.sqrt() } else { nearest.sqrt() }
+}
+
+impl Shape {
+    /// Its area in a circle of radius 1, and how far its centre of mass lies below the middle.
+    pub(super) fn moments(self) -> (f32, f32) {
+        let Some(corners) = corners(self) else {
+            return (std::f32::consts::PI * CIRCLE * CIRCLE, 0.0);
+        };
+        let (mut area, mut moment) = (0.0, 0.0);
+        for ([x0, y0], [x1, y1]) in corners.iter().zip(corners.iter().cycle().skip(1)) {
+            let cross = x0 * y1 - x1 * y0;
+            area += cross / 2.0;
+            moment += cross * (y0 + y1) / 6.0;
+        }
+        (area.abs(), moment / area)
+    }
 }
 
 /// Radius of the circle, which would look larger than the others otherwise.
@@ -235,17 +252,11 @@ mod tests {
         Scene { theme: Theme::SingleObject, objects: vec![object], background }
     }
 
-    /// The area of a polygon, which knows nothing of distances.
-    fn area(corners: &[[f32; 2]]) -> f32 {
-        let ends = corners.iter().cycle().skip(1);
-        corners.iter().zip(ends).map(|([x0, y0], [x1, y1])| x0 * y1 - x1 * y0).sum::<f32>() / 2.0
-    }
-
     #[test]
     fn shapes_cover_as_much_as_they_should() {
         for (shape, size) in Shape::ALL.into_iter().flat_map(|s| [64, 192].map(|size| (s, size))) {
-            let unit = corners(shape).map_or(std::f32::consts::PI * CIRCLE * CIRCLE, area).abs();
-            let expected = unit * 144.0 * (size as f32 / 64.0) * (size as f32 / 64.0);
+            // By its corners, which know nothing of distances.
+            let expected = shape.moments().0 * 144.0 * (size as f32 / 64.0) * (size as f32 / 64.0);
             let [low, high] = [Tint::Dark.rgb()[1], Colour::White.rgb()[1]];
             for turn in [0.0, 0.06] {
                 let picture = alone(shape, turn).draw(size);

@@ -6,6 +6,8 @@
 //!                                   │  └─ questions ─► questions, each with its one right answer
 //!                                   └─ split: which combinations are only for scores
 //! dataset: all of it as files that can be trained on
+//! judge: what a picture shows, and whether that was asked for
+//! exam: fresh tasks of the test split, and marks for what a model does
 //! ```
 //! One to four [`Object`]s, each of a [`Shape`], a [`Colour`] and a radius, on a [`Tint`]; none
 //! touch. A [`Theme`] says what a scene is for: the six categories of GenEval, and mixed ones.
@@ -20,6 +22,8 @@ mod captions;
 mod chance;
 mod dataset;
 mod draw;
+pub mod exam;
+pub mod judge;
 mod look;
 mod questions;
 mod scene;

@@ -8,6 +8,7 @@ use super::captions::canonical;
 use super::chance::Chance;
 use super::look::{Colour, Look, Shape};
 use super::scene::{Object, Relation, Scene};
+use super::split::{Split, familiar, home, place as placed};
 use super::words::{NUMBERS, Thing, a, capital, plain};
 
 /// What a question is about.
@@ -186,10 +187,11 @@ fn count(scene: &Scene, chance: &mut Chance) -> Pair {
     let mut look = chance.pick(&scene.objects).look;
     if chance.happens(0.2) {
         // Maybe nothing is like that.
-        match chance.happens(0.5) {
-            true => look.colour = *chance.pick(&Colour::ALL),
-            false => look.shape = *chance.pick(&Shape::ALL),
-        }
+        let other = match chance.happens(0.5) {
+            true => Look { colour: *chance.pick(&Colour::ALL), ..look },
+            false => Look { shape: *chance.pick(&Shape::ALL), ..look },
+        };
+        look = if familiar(other, 1) { other } else { look };
     }
     let (colour, shape) = match chance.below(4) {
         0 => (Some(look.colour), None),
@@ -260,7 +262,7 @@ fn yes_no(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
     // Again where one cannot be had: false ones are rarer, and would be missing in the end.
     let mut tries = (0..20).map(|_| match chance.below(4) {
         0 => claim_colour(scene, truth, chance),
-        1 => Some(claim_count(scene, truth, chance)),
+        1 => claim_count(scene, truth, chance),
         2 => claim_relation(scene, truth, chance),
         _ => claim_there(scene, truth, chance),
     });
@@ -287,7 +289,7 @@ fn claim_there(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String
         1 => format!("is there {thing} in the picture?"),
         _ => format!("is there {thing}?"),
     };
-    (there == truth).then_some(asked)
+    (there == truth && (truth || familiar(look, 1))).then_some(asked)
 }
 
 fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
@@ -301,10 +303,11 @@ fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<Strin
         (false, false) => *chance.pick(&Colour::ALL),
     };
     let asked = format!("is the {} {}?", shape.name(), claimed.name());
-    ((claimed == colour) == truth).then_some(asked)
+    let usual = truth || familiar(Look { shape, colour: claimed }, 1);
+    ((claimed == colour) == truth && usual).then_some(asked)
 }
 
-fn claim_count(scene: &Scene, truth: bool, chance: &mut Chance) -> String {
+fn claim_count(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
     let look = chance.pick(&scene.objects).look;
     let (colour, shape) = match chance.below(3) {
         0 => (None, None),
@@ -324,14 +327,16 @@ fn claim_count(scene: &Scene, truth: bool, chance: &mut Chance) -> String {
     };
     let noun = counted(colour, shape, claimed);
     let is = if claimed == 1 { "is" } else { "are" };
-    format!("{is} there exactly {said} {noun}?")
+    let usual = truth || colour.is_none() || familiar(look, claimed);
+    usual.then(|| format!("{is} there exactly {said} {noun}?"))
 }
 
 fn claim_relation(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
     let (first, second, relation) = related(scene, chance)?;
     let [x, y] = [reference(scene, first, chance)?, reference(scene, second, chance)?];
     let claimed = if truth { relation } else { relation.inverse() };
-    Some(format!("is the {x} {} the {y}?", plain(claimed)))
+    let usual = home(&placed(claimed, first.look, second.look)) == Split::Train;
+    (truth || usual).then(|| format!("is the {x} {} the {y}?", plain(claimed)))
 }
 
 fn compare(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
@@ -381,7 +386,7 @@ pub fn told(scene: &Scene, chance: &mut Chance) -> String {
     let mut text = match chance.below(4) {
         0 => return sentence(super::captions::caption(scene, chance)),
         1 => return format!("{first} {}", sentence(super::captions::caption(scene, chance))),
-        2 => return fact(chance),
+        2 => return fact(scene, chance),
         _ => first,
     };
     let relation = related(scene, chance).filter(|_| scene.objects.len() == 2);
@@ -400,25 +405,23 @@ pub fn told(scene: &Scene, chance: &mut Chance) -> String {
     text
 }
 
-/// Something that is always true.
-fn fact(chance: &mut Chance) -> String {
-    let Look { shape, colour } =
-        Look { shape: *chance.pick(&Shape::ALL), colour: *chance.pick(&Colour::ALL) };
+/// Something that is always true, about a look of a scene.
+fn fact(scene: &Scene, chance: &mut Chance) -> String {
+    let look = chance.pick(&scene.objects).look;
     let (x, y) = (1 + chance.below(2), 1 + chance.below(2));
+    let (colour, shape) = (look.colour.name(), look.shape.name());
     match chance.below(4) {
-        0 => format!("{} is a colour.", capital(colour.name())),
-        1 => format!("{} is a shape.", capital(&a(shape.name()))),
-        2 => {
-            let [one, two, both] =
-                [x, y, x + y].map(|n| Thing::of(Look { shape, colour }, n).text());
+        0 => format!("{} is a colour.", capital(colour)),
+        1 => format!("{} is a shape.", capital(&a(shape))),
+        2 if [x, y, x + y].into_iter().all(|count| familiar(look, count)) => {
+            let [one, two, both] = [x, y, x + y].map(|count| Thing::of(look, count).text());
             format!("{} and {two} are {both}.", capital(&one))
         }
         _ => format!(
-            "{} is {}. What colour is it? {}. What shape is it? {}.",
-            capital("this"),
-            a(&format!("{} {}", colour.name(), shape.name())),
-            capital(colour.name()),
-            capital(&a(shape.name()))
+            "This is {}. What colour is it? {}. What shape is it? {}.",
+            a(&look.to_string()),
+            capital(colour),
+            capital(&a(shape)),
         ),
     }
 }

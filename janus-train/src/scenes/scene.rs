@@ -203,8 +203,8 @@ impl Scene {
             size,
             turn: chance.between(-MOST_TURN, MOST_TURN),
             shift: std::array::from_fn(|_| chance.between(-8.0, 8.0)),
-            // Nothing is darker than black.
-            outlined: chance.happens(0.2) && look.colour != Colour::Black,
+            // Nothing is darker than black, and a darker white is that of a tint.
+            outlined: chance.happens(0.2) && !matches!(look.colour, Colour::Black | Colour::White),
         });
         Some(Self { theme, objects: objects.collect(), background })
     }

@@ -130,8 +130,8 @@ pub fn combinations(scene: &Scene) -> Vec<Combination> {
             }
             if first != second {
                 found.push(Combination::Looks(first, second));
-                found
-                    .extend(place(a, b).map(|(relation, a, b)| Combination::Place(relation, a, b)));
+                let how = Relation::between(a, b);
+                found.extend(how.map(|how| place(how, a.look, b.look)));
             }
         }
     }
@@ -142,12 +142,20 @@ pub fn combinations(scene: &Scene) -> Vec<Combination> {
     found
 }
 
-/// How two objects lie, told from the left or upper one.
-fn place(a: &super::Object, b: &super::Object) -> Option<(Relation, Look, Look)> {
-    match Relation::between(a, b)? {
-        relation @ (Relation::Left | Relation::Above) => Some((relation, a.look, b.look)),
-        relation => Some((relation.inverse(), b.look, a.look)),
+/// How two looks lie, told from the left or upper one.
+pub fn place(relation: Relation, a: Look, b: Look) -> Combination {
+    match relation {
+        Relation::Left | Relation::Above => Combination::Place(relation, a, b),
+        Relation::Right | Relation::Below => Combination::Place(relation.inverse(), b, a),
     }
+}
+
+/// Whether so many of a look may be spoken of in training, even to say that they are not there:
+/// who only ever heard "no" of a combination would say so when it is.
+pub fn familiar(look: Look, count: usize) -> bool {
+    let learnt = |combination| home(&combination) == Split::Train;
+    learnt(Combination::Of(look.colour, look.shape))
+        && (count < 2 || learnt(Combination::Count(count, look)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `janus eval`: how good a model is, one file per measure.
 
 mod loss;
+mod scenes;
 
 use crate::args::{EvalArgs, EvalCommand};
 use crate::report::{Failure, Verdict};
@@ -9,5 +10,6 @@ use crate::report::{Failure, Verdict};
 pub fn run(args: &EvalArgs) -> Result<Verdict, Failure> {
     match &args.what {
         EvalCommand::Loss(args) => loss::run(args),
+        EvalCommand::Scenes(args) => scenes::run(args),
     }
 }
