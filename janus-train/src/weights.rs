@@ -171,6 +171,11 @@ impl<M: Module> Pupil<M> {
             self.part = Some(self.optimizer.step(rate, part, gradients));
         }
     }
+
+    /// Changes the part by hand; what is remembered of its gradients stays.
+    pub fn change(&mut self, by: impl FnOnce(M) -> M) {
+        self.part = self.part.take().map(by);
+    }
 }
 
 #[cfg(test)]

@@ -148,6 +148,15 @@ impl VqModel {
         convolve(&self.quant_conv, self.encoder.forward(pixels))
     }
 
+    /// Latents as the codebook sees them, place by place and of unit length.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[N, 3, S, S]` in [-1, 1]
+    /// - output: `[N·g·g, e]` in f32
+    pub fn directions(&self, pixels: Tensor<4>) -> Tensor<2> {
+        quantizer::directions(self.latents(pixels))
+    }
+
     /// Pictures through the whole tokenizer, as training sees it; any size that the levels halve.
     ///
     /// # Shapes

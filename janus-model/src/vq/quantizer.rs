@@ -67,8 +67,7 @@ impl Quantizer {
     /// - `latents`: `[N, e, h, w]`, any grid
     pub fn quantize(&self, latents: Tensor<4>) -> Quantized {
         let [n, width, height, breadth] = latents.dims();
-        let z = latents.cast(DType::F32).permute([0, 2, 3, 1]);
-        let z = unit(z.reshape([n * height * breadth, width])); // [N·h·w, e]
+        let z = directions(latents); // [N·h·w, e]
         let rows = self.rows(); // [codes, e]
         let codes = closest(z.clone().detach(), rows.clone().detach());
         let snapped = rows.select(0, codes.clone()); // [N·h·w, e]
@@ -94,6 +93,13 @@ impl Quantizer {
     fn rows(&self) -> Tensor<2> {
         unit(self.embedding.weight.val().cast(DType::F32))
     }
+}
+
+/// `[N, e, h, w]` to `[N·h·w, e]` in f32, of unit length.
+pub(super) fn directions(latents: Tensor<4>) -> Tensor<2> {
+    let [n, width, height, breadth] = latents.dims();
+    let z = latents.cast(DType::F32).permute([0, 2, 3, 1]);
+    unit(z.reshape([n * height * breadth, width]))
 }
 
 /// The row closest to each of `z`, the first on ties. `[n, e]` and `[codes, e]` to `[n]`.

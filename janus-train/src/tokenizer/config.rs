@@ -42,6 +42,10 @@ pub struct TokenizerConfig {
     /// Decay of the average of the weights, which is then what is kept; without one, no average.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average: Option<f64>,
+    /// Steps after which a code that none of them chose is moved to where a latent is; without it
+    /// none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revive: Option<u64>,
     /// Learning rate by step.
     pub schedule: ScheduleConfig,
     /// How gradients become changes, for the tokenizer and for its critic.
@@ -108,6 +112,9 @@ impl Recipe for TokenizerConfig {
             if !(0.0..1.0).contains(&decay) {
                 return Err(RecipeError::range("average", decay, "at least 0 and below 1"));
             }
+        }
+        if self.revive == Some(0) {
+            return Err(RecipeError::range("revive", 0, "at least 1"));
         }
         between("augment.min_crop", self.augment.min_crop, 0.1, 1.0)?;
         whole("critic.layers", self.critic.layers, 1, 8)?;

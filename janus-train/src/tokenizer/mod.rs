@@ -18,6 +18,7 @@ mod config;
 pub mod discriminator;
 pub mod losses;
 pub mod lpips;
+mod revive;
 pub mod training;
 pub mod usage;
 

@@ -13,6 +13,7 @@ use janus_model::vq::{VqConfig, VqModel};
 use serde_json::Value;
 
 use super::losses::TokenizerLoss;
+use super::revive::Moves;
 use super::usage::Usage;
 use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator};
 use crate::data::error::Why;
@@ -57,6 +58,8 @@ pub struct TokenizerTraining {
     data: Stream,
     valid: Option<(Stream, usize)>,
     usage: Usage,
+    /// Of the step whose gradients are on their way.
+    moves: Option<Moves>,
     companions: Companions,
     device: Device,
 }
@@ -100,6 +103,7 @@ impl TokenizerTraining {
             data,
             valid: valid(&config.common())?,
             usage: Usage::new(sizes.num_embeddings),
+            moves: None,
             companions: Companions::read(&config.model)?,
             device,
             config,
@@ -154,6 +158,13 @@ impl TokenizerTraining {
         let (used, dead) = self.usage.shares(step, measured.supervised);
         measured.terms.add("codes_used", used);
         measured.terms.add("codes_dead", dead);
+        self.moves = self.config.revive.and_then(|window| {
+            let some = &pictures[..pictures.len().min(self.config.batch.rows)];
+            let vq = self.vq.part().valid();
+            let pixels = self.tensor(some).inner();
+            let chance = (self.config.seed, step, window);
+            Moves::find(&mut self.usage, chance, || vq.directions(pixels))
+        });
         measured.tokens = measured.supervised;
         Ok((Pair { tokenizer, critic }, measured))
     }
@@ -241,8 +252,16 @@ impl Training for TokenizerTraining {
 
     fn update(&mut self, gradients: Pair, rate: f64) {
         self.vq.update(gradients.tokenizer, rate);
+        let moves = self.moves.take();
+        if let Some(moves) = &moves {
+            self.vq.change(|vq| moves.apply(vq));
+        }
         if let (Some(average), Some(decay)) = (self.average.take(), self.config.average) {
-            self.average = Some(averaged(average, &self.vq.part().valid(), decay));
+            let average = averaged(average, &self.vq.part().valid(), decay);
+            self.average = Some(match moves {
+                Some(moves) => moves.apply(average),
+                None => average,
+            });
         }
         if let Some(gradients) = gradients.critic {
             self.critic.update(gradients, rate);

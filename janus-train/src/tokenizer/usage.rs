@@ -43,6 +43,12 @@ impl Usage {
         (used, dead)
     }
 
+    /// The codes that none of the last `steps` steps chose, this one included.
+    pub fn idle(&self, step: u64, steps: u64) -> Vec<usize> {
+        let idle = |last: &u64| last + steps <= step + 1;
+        (0..self.last.len()).filter(|code| idle(&self.last[*code])).collect()
+    }
+
     /// As a file.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.last.iter().flat_map(|last| last.to_le_bytes()).collect()
@@ -59,6 +65,16 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_codes_are_those_of_no_recent_step() {
+        let mut usage = Usage::new(3);
+        assert!(usage.idle(0, 2).is_empty());
+        usage.see(0, [1].into_iter());
+        usage.see(1, [2].into_iter());
+        assert_eq!(usage.idle(1, 2), [0]);
+        assert_eq!(usage.idle(2, 2), [0, 1]);
+    }
 
     #[test]
     fn codes_that_nobody_chose_for_long_are_dead() {

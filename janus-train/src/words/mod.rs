@@ -90,7 +90,7 @@ pub struct Vocabulary {
     pub tokenizer: JanusTokenizer,
     /// Pairs that become one token.
     pub merges: usize,
-    /// Samples that were read, and those that could not be.
+    /// Samples that were used.
     pub samples: u64,
     /// Samples that could not be used.
     pub left_out: u64,

@@ -1,0 +1,62 @@
+//! Codes that nobody chooses, moved to where latents are.
+//!
+//! A code that is never the nearest gets no gradient and stays what chance made it. Over millions of
+//! pictures most codes are found at some time; over thousands a codebook may shrink to a dozen rows.
+//! Ours, and off unless a recipe asks for it: the original leaves idle codes alone.
+
+use burn::tensor::{DType, Tensor, TensorData};
+use janus_model::vq::VqModel;
+
+use super::usage::Usage;
+use crate::data::random::hash;
+
+/// Rows of the codebook, and the latents they are moved to.
+#[derive(Debug)]
+pub struct Moves {
+    codes: Vec<usize>,
+    /// One after the other, of unit length.
+    rows: Vec<f32>,
+}
+
+impl Moves {
+    /// Gives every code that no step of the last `window` chose one of the `latents`, `[n, e]`, by
+    /// chance.
+    pub fn find(
+        usage: &mut Usage,
+        (seed, step, window): (u64, u64, u64),
+        latents: impl FnOnce() -> Tensor<2>,
+    ) -> Option<Self> {
+        let codes = usage.idle(step, window);
+        if codes.is_empty() {
+            return None;
+        }
+        let latents = latents();
+        let [count, width] = latents.dims();
+        let latents: Vec<f32> = latents.into_data().convert::<f32>().iter::<f32>().collect();
+        let chosen = |code: &usize| {
+            let at = (hash(&[seed, step, *code as u64]) % count as u64) as usize;
+            &latents[at * width..][..width]
+        };
+        let rows = codes.iter().flat_map(chosen).copied().collect();
+        // As if chosen now, or they would be moved again before they had their time.
+        usage.see(step, codes.iter().map(|code| *code as i64));
+        Some(Self { codes, rows })
+    }
+
+    /// The tokenizer with these rows in its codebook.
+    pub fn apply(&self, mut vq: VqModel) -> VqModel {
+        let codebook = &mut vq.quantize.embedding;
+        codebook.weight = codebook.weight.clone().map(|weight| {
+            let ([codes, width], device) = (weight.dims(), weight.device());
+            let tracked = weight.is_require_grad();
+            let mut rows: Vec<f32> =
+                weight.into_data().convert::<f32>().iter::<f32>().collect();
+            for (code, row) in self.codes.iter().zip(self.rows.chunks_exact(width)) {
+                rows[code * width..][..width].copy_from_slice(row);
+            }
+            let data = TensorData::new(rows, [codes, width]);
+            Tensor::from_data(data, (&device, DType::F32)).set_require_grad(tracked)
+        });
+        vq
+    }
+}
