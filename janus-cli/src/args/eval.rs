@@ -101,10 +101,10 @@ pub struct EvalScenesArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Prompts of each category; 0 draws nothing.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub prompts: u32,
     /// Pictures of each prompt.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub images: u16,
     /// How many questions; 0 asks nothing.
     #[arg(long, value_name = "N", default_value_t = 700, value_parser = clap::value_parser!(u32).range(..=1_000_000))]

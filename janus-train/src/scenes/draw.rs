@@ -210,14 +210,14 @@ fn around(count: usize, cos: f32, sin: f32) -> impl Iterator<Item = [f32; 2]> {
 
 /// Five points, and five corners between them.
 fn star() -> Vec<[f32; 2]> {
-    let points = around(10, 0.809_017, 0.587_785_25).enumerate();
+    let points = around(10, 0.809_017, 0.587_785_24).enumerate();
     let reach = |number: usize| if number.is_multiple_of(2) { 1.0 } else { 0.45 };
     points.map(|(number, point)| point.map(|x| x * reach(number))).collect()
 }
 
 /// x = 16 sin³, y = 13 cos − 5 cos 2 − 2 cos 3 − cos 4, over the angles of a circle.
 fn heart() -> Vec<[f32; 2]> {
-    let points = around(36, 0.984_807_75, 0.173_648_18);
+    let points = around(36, 0.984_807_7, 0.173_648_18);
     let place = |[sin, up]: [f32; 2]| {
         let c = -up;
         let (c2, c3) = (c * c, c * c * c);

@@ -6,9 +6,8 @@
 //! ```
 
 use std::fmt::Write;
-use std::ops::ControlFlow;
 
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 use janus_infer::{
     AskOptions, DrawEvent, FinishReason, Guidance, Manner, Order, Question, Sampler, Sampling,
 };
@@ -29,6 +28,8 @@ use crate::progress::Items;
 use crate::report::{self, Exit, Failure, Verdict};
 use crate::sheet::sheet;
 
+/// Groups of pictures that are ordered together.
+const GROUPS: usize = 64;
 /// Prompts of each category on the sheet.
 const SHOWN: usize = 6;
 
@@ -145,40 +146,44 @@ impl Exam<'_> {
     fn draw(&mut self, mut manner: Manner) -> Result<bool, Failure> {
         let (args, images) = (self.args, usize::from(self.args.images));
         let prompts = prompts(args.seed, args.prompts as usize);
-        let order = |number: usize| Order {
-            prompt: prompts[number / images].text.clone(),
-            sampler: Sampler { seed: args.seed, stream: number as u64 },
-        };
-        let orders: Vec<Order> = (0..prompts.len() * images).map(order).collect();
-        if orders.is_empty() {
+        let all = prompts.len() * images;
+        if all == 0 {
             return Ok(true);
         }
         manner.at_once = match args.at_once {
             Some(count) => usize::from(count),
-            None => self.at_once(&prompts, manner.guidance, orders.len())?,
+            None => self.at_once(&prompts, manner.guidance, all)?,
         };
-        let mut items = Items::new("drawn", 0, orders.len());
-        let mut failure = None;
-        let complete = self.loaded.engine.draw(&orders, &manner, |event| match event {
-            DrawEvent::Step(progress) => {
-                let (done, total) = (progress.step.done, progress.step.total);
-                items.show(&format!(", code {done} of {total} of the next"));
-                interrupt::flow()
-            }
-            DrawEvent::Finished(picture) => {
-                items.count();
-                let number = picture.prompt;
-                match self.mark(&prompts[number / images], number, picture.image) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failure = Some(error);
-                        ControlFlow::Break(())
+        let mut items = Items::new("drawn", 0, all);
+        let numbers: Vec<usize> = (0..all).collect();
+        // Some at a time: the orders of a long exam would fill the memory.
+        for some in numbers.chunks(manner.at_once.saturating_mul(GROUPS)) {
+            let order = |number: &usize| Order {
+                prompt: prompts[number / images].text.clone(),
+                sampler: Sampler { seed: args.seed, stream: *number as u64 },
+            };
+            let orders: Vec<Order> = some.iter().map(order).collect();
+            let drawn = self.loaded.engine.draw(&orders, &manner, |event| {
+                match event {
+                    DrawEvent::Step(progress) => {
+                        let (done, total) = (progress.step.done, progress.step.total);
+                        items.show(&format!(", code {done} of {total} of the next"));
+                    }
+                    DrawEvent::Finished(picture) => {
+                        items.count();
+                        let number = some[picture.prompt];
+                        self.mark(&prompts[number / images], number, picture.image);
                     }
                 }
+                interrupt::flow()
+            });
+            let complete = drawn.inspect_err(|_| items.finish())?;
+            if !complete || interrupt::raised() {
+                break;
             }
-        });
+        }
         items.finish();
-        failure.map_or(Ok(complete?), Err)
+        Ok(self.done.marks.exact.of == all as u64)
     }
 
     /// How many pictures fit into memory together, with the longest of the prompts.
@@ -195,11 +200,13 @@ impl Exam<'_> {
         Ok(self.loaded.pictures_at_once(longest, guidance, wanted))
     }
 
-    fn mark(&mut self, prompt: &Prompt, number: usize, image: RgbImage8) -> Result<(), Failure> {
+    fn mark(&mut self, prompt: &Prompt, number: usize, image: RgbImage8) {
         let (args, images) = (self.args, usize::from(self.args.images));
-        let pixels = image.pixels().to_vec();
-        let picture = RgbImage::from_raw(image.width() as u32, image.height() as u32, pixels)
-            .ok_or_else(|| Failure::new(Exit::Internal, "a picture without its pixels"))?;
+        let (pixels, width) = (image.pixels(), image.width());
+        let picture = RgbImage::from_fn(width as u32, image.height() as u32, |x, y| {
+            let at = 3 * (y as usize * width + x as usize);
+            Rgb([pixels[at], pixels[at + 1], pixels[at + 2]])
+        });
         let (right, found) = self.done.marks.picture(prompt, &picture);
         self.done.detail(args.details.is_some(), || {
             json!({
@@ -211,7 +218,6 @@ impl Exam<'_> {
         if args.sheet.is_some() && first && of_category < SHOWN {
             self.done.kept.push(image);
         }
-        Ok(())
     }
 
     /// Answers all questions; false where it was interrupted.
