@@ -49,8 +49,7 @@ impl Moves {
         codebook.weight = codebook.weight.clone().map(|weight| {
             let ([codes, width], device) = (weight.dims(), weight.device());
             let tracked = weight.is_require_grad();
-            let mut rows: Vec<f32> =
-                weight.into_data().convert::<f32>().iter::<f32>().collect();
+            let mut rows: Vec<f32> = weight.into_data().convert::<f32>().iter::<f32>().collect();
             for (code, row) in self.codes.iter().zip(self.rows.chunks_exact(width)) {
                 rows[code * width..][..width].copy_from_slice(row);
             }
