@@ -5,7 +5,8 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
+use janus_model::ops;
 
 use crate::step::parameter_name;
 
@@ -93,8 +94,7 @@ impl ModuleVisitor for Squares<'_> {
         let shape = gradient.dims();
         let width = shape[D - 1];
         let rows = shape.iter().product::<usize>() / width;
-        let rows = gradient.cast(DType::F32).reshape([rows, width]).square().sum_dim(1);
-        let rows = rows.squeeze_dim::<1>(1);
+        let rows = ops::square_sums(gradient.reshape([rows, width]));
         // Text tables may live with the processor.
         let rows = match self.rows.first() {
             Some(first) => rows.to_device(&first.device()),
@@ -113,7 +113,7 @@ struct Scale {
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient * self.factor);
+            self.gradients.register(param.id, ops::scaled(gradient, self.factor));
         }
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! Source: Janus, <https://arxiv.org/abs/2410.13848>, section 3.3; unchanged in Janus-Pro.
 
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
+use janus_model::ops;
 
 /// Cross-entropy summed over supervised tokens, and how many there were.
 #[derive(Clone, Debug)]
@@ -29,9 +29,7 @@ impl Sum {
     /// - `targets`: `[N]`, each below `V`
     pub fn of(logits: Tensor<2>, targets: Tensor<1, Int>) -> Self {
         let [tokens, _] = logits.dims();
-        let log_probabilities = log_softmax(logits.cast(DType::F32), 1); // [N, V]
-        let chosen = log_probabilities.gather(1, targets.reshape([tokens, 1])); // [N, 1]
-        Self { loss: chosen.sum().neg(), tokens }
+        Self { loss: ops::logit_loss(logits, targets), tokens }
     }
 
     /// Both sums as one.

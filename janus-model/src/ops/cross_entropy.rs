@@ -15,7 +15,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, binary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
-use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice};
+use burn::tensor::{DType, Shape, Slice};
 
 use super::JanusOps;
 
@@ -43,20 +43,21 @@ pub fn in_pieces<B: JanusOps>(
     let (mut by_x, mut by_weight) = (Vec::new(), None);
     for first in (0..rows).step_by(at_once.max(1)) {
         let part = first..rows.min(first + at_once.max(1));
-        let count = part.len();
         let some = [part.clone(), 0..width].map(Slice::from);
         let x = B::float_slice(x.clone(), &some);
         let targets = B::int_slice(targets.clone(), &[Slice::from(part)]);
-        let targets = B::int_reshape(targets, Shape::new([count, 1]));
         let logits = cast::<B>(<B as JanusOps>::linear(x.clone(), weight.clone()), DType::F32); // [n, V]
-        let (sum, slope) = piece::<B>(logits, targets, want_x || want_weight);
+        let (sum, slope) = B::logit_loss(logits, targets);
         loss = B::float_add(loss, sum);
-        let Some(slope) = slope.map(|slope| cast::<B>(slope, dtype)) else { continue };
+        if !want_x && !want_weight {
+            continue;
+        }
+        let slope = cast::<B>(slope, dtype);
         if want_x {
-            by_x.push(B::float_matmul(slope.clone(), weight.clone()));
+            by_x.push(B::product(slope.clone(), weight.clone(), [false, false]));
         }
         if want_weight {
-            let more = B::float_matmul(B::float_swap_dims(slope, 0, 1), x);
+            let more = B::product(slope, x, [true, false]);
             by_weight = Some(match by_weight {
                 Some(before) => B::float_add(before, more),
                 None => more,
@@ -65,27 +66,6 @@ pub fn in_pieces<B: JanusOps>(
     }
     let x = (!by_x.is_empty()).then(|| B::float_cat(by_x, 0));
     Found { loss, x, weight: by_weight.map(|gradient| cast::<B>(gradient, kept)) }
-}
-
-/// Loss of a few rows, and its gradient by their logits.
-fn piece<B: Backend>(
-    logits: FloatTensor<B>,
-    targets: IntTensor<B>,
-    wanted: bool,
-) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
-    let most = B::float_max_dim(logits.clone(), 1); // [n, 1]
-    let below = B::float_sub(logits, most);
-    let chosen = B::float_gather(1, below.clone(), targets.clone()); // [n, 1]
-    let shares = B::float_exp(below); // [n, V]
-    let whole = B::float_sum_dim(shares.clone(), 1); // [n, 1]
-    let loss = B::float_sum(B::float_sub(B::float_log(whole.clone()), chosen));
-    let slope = wanted.then(|| {
-        let softmax = B::float_div(shares, whole);
-        let device = softmax.device();
-        let ones = B::float_ones(targets.shape(), &device, DType::F32.into());
-        B::float_scatter(1, softmax, targets, B::float_neg(ones), IndexingUpdateOp::Add)
-    });
-    (B::float_reshape(loss, Shape::new([1])), slope)
 }
 
 fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {

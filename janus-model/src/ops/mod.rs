@@ -21,7 +21,7 @@ mod tracked;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 /// Which of its tensors [`JanusOps::attention_rows`] uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,12 @@ pub trait JanusOps: Backend {
     #[fusion(default)]
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear::<Self>(x, weight)
+    }
+
+    /// `a · b` of matrices in one dtype, each transposed first where `turned` says so.
+    #[fusion(default)]
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>, turned: [bool; 2]) -> FloatTensor<Self> {
+        reference::product::<Self>(a, b, turned)
     }
 
     /// Causal attention of the newest tokens over a cache: `[B, H, T, d]` over the first `total`
@@ -200,6 +206,28 @@ pub trait JanusOps: Backend {
         reference::swiglu_backward::<Self>(gate, up, gradient)
     }
 
+    /// Cross-entropy of f32 logits `[n, V]`, summed, `[1]`, and its gradient by them; see
+    /// [`logit_loss`].
+    #[fusion(default)]
+    fn logit_loss(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::logit_loss::<Self>(logits, targets)
+    }
+
+    /// Squares of `[rows, width]` summed over each row, `[rows]`.
+    #[fusion(default)]
+    fn square_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::square_sums::<Self>(x)
+    }
+
+    /// `x · factor`.
+    #[fusion(default)]
+    fn scaled(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        Self::float_mul_scalar(x, factor.into())
+    }
+
     /// `[N, C_in, H, W]`, `[C_out, C_in, k, k]` and `[C_out]`; see [`conv2d`].
     #[fusion(default)]
     fn convolve(
@@ -279,6 +307,10 @@ impl JanusOps for burn_cubecl::CubeBackend {}
 impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> JanusOps
     for Autodiff<B, C>
 {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::linear::<B, C>(x, weight)
+    }
+
     fn gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::tracked::<B, C>(x)
     }
@@ -307,6 +339,14 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         tracked::swiglu::<B, C>(gate, up)
+    }
+
+    /// The gradient is there already; it is not tracked any further.
+    fn logit_loss(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        tracked::logit_loss::<B, C>(logits, targets)
     }
 
     fn convolve(
@@ -449,6 +489,32 @@ pub fn adamw<const D: usize>(
     let (weight, moment_1, moment_2) =
         <Dispatch as JanusOps>::adamw(weight, gradient, moment_1, moment_2, step);
     (Tensor::from_dispatch(weight), [moment_1, moment_2].map(Tensor::from_dispatch))
+}
+
+/// Cross-entropy of logits against the number each row should have given, summed, in nats.
+///
+/// # Shapes
+/// - `logits`: `[n, V]`; computed in f32
+/// - `targets`: `[n]`, each below `V`
+/// - output: `[1]`, in f32
+pub fn logit_loss(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let (logits, targets) = (logits.cast(DType::F32).into_dispatch(), targets.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as JanusOps>::logit_loss(logits, targets).0)
+}
+
+/// Squares summed over each row, in f32.
+///
+/// # Shapes
+/// - `x`: `[rows, width]`
+/// - output: `[rows]`
+pub fn square_sums(x: Tensor<2>) -> Tensor<1> {
+    let x = x.cast(DType::F32).into_dispatch();
+    Tensor::from_dispatch(<Dispatch as JanusOps>::square_sums(x))
+}
+
+/// `x · factor`, where `x` lies if nobody else holds it.
+pub fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as JanusOps>::scaled(x.into_dispatch(), factor))
 }
 
 /// GELU in its erf form. Its gradient is that of the erf form, too: Burn's own, on every backend

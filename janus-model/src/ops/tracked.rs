@@ -1,14 +1,59 @@
 //! Attention, norms, convolutions and SwiGLU under automatic differentiation: what went in is kept, everything
 //! between is worked out again on the way back, by the backend's own backward bodies.
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
+use burn::tensor::Shape;
 
 use super::{Convolution, GroupRule, JanusOps, Rules};
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: JanusOps> Backward<B, 2> for Linear {
+    type State = [Option<FloatTensor<B>>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [x, weight] = ops.state;
+        let held = |tensor: Option<FloatTensor<B>>| tensor.expect("kept where it is needed");
+        // dx = g·W and dW = gᵀ·x.
+        let by_x = |gradient: FloatTensor<B>| {
+            let weight = held(weight);
+            let dtype = gradient.dtype();
+            let narrow = weight.dtype() != dtype;
+            let weight = if narrow { B::float_cast(weight, dtype.into()) } else { weight };
+            B::product(gradient, weight, [false, false])
+        };
+        let by_weight = |gradient: FloatTensor<B>| B::product(gradient, held(x), [true, false]);
+        binary::<B, _, _>(ops.parents, ops.node, gradients, by_x, by_weight);
+    }
+}
+
+/// See [`super::linear()`]. A weight that learns has the dtype of `x`, or is cast by an operation
+/// of its own, whose gradient is Burn's.
+pub fn linear<B: JanusOps, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let [by_x, by_weight] = [x.is_tracked(), weight.is_tracked()];
+    if by_weight && x.dtype() != weight.dtype() {
+        let dtype = x.dtype();
+        return linear::<B, C>(x, Autodiff::<B, C>::float_cast(weight, dtype.into()));
+    }
+    let nodes = [x.node(), weight.node()];
+    let (x, weight) = (x.into_primitive(), weight.into_primitive());
+    let state = [by_weight.then(|| x.clone()), by_x.then(|| weight.clone())];
+    let y = <B as JanusOps>::linear(x, weight);
+    match Backward::<B, 2>::prepare::<C>(Linear, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
 
 #[derive(Debug)]
 struct Attention;
@@ -194,4 +239,33 @@ pub fn group_norm<B: JanusOps, C: CheckpointStrategy>(
         OpsKind::Tracked(prep) => prep.finish((inputs, rule), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
+}
+
+#[derive(Debug)]
+struct LogitLoss;
+
+impl<B: JanusOps> Backward<B, 1> for LogitLoss {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let slope = ops.state;
+        unary::<B, _>(ops.parents, ops.node, gradients, |by| {
+            B::float_mul(slope, B::float_reshape(by, Shape::new([1, 1])))
+        });
+    }
+}
+
+/// See [`super::logit_loss`]; the gradient is returned as a constant.
+pub fn logit_loss<B: JanusOps, C: CheckpointStrategy>(
+    logits: FloatTensor<Autodiff<B, C>>,
+    targets: IntTensor<B>,
+) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+    let node = logits.node();
+    let (loss, slope) = B::logit_loss(logits.into_primitive(), targets);
+    let constant = <Autodiff<B, C> as AutodiffBackend>::from_inner(slope.clone());
+    let loss = match Backward::<B, 1>::prepare::<C>(LogitLoss, [node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(slope, loss),
+        OpsKind::UnTracked(prep) => prep.finish(loss),
+    };
+    (loss, constant)
 }

@@ -7,8 +7,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::numbers;
 use super::simd::widest;
+use super::{numbers, whole};
 use crate::ops::AdamWStep;
 
 const PIECE: usize = 1 << 14;
@@ -18,8 +18,7 @@ pub fn adamw(
     tensors: [FloatTensor<Flex>; 4],
     step: AdamWStep,
 ) -> (FloatTensor<Flex>, FloatTensor<Flex>, FloatTensor<Flex>) {
-    let [mut weight, gradient, mut moment_1, mut moment_2] =
-        tensors.map(|tensor| if whole(&tensor) { tensor } else { tensor.to_contiguous() });
+    let [mut weight, gradient, mut moment_1, mut moment_2] = tensors.map(whole);
     let count = weight.layout().num_elements();
     let parts = weight.storage_mut::<f32>()[..count]
         .par_chunks_mut(PIECE)
@@ -30,10 +29,6 @@ pub fn adamw(
         piece(weight, gradient, moment_1, moment_2, step);
     });
     (weight, moment_1, moment_2)
-}
-
-fn whole(tensor: &FloatTensor<Flex>) -> bool {
-    tensor.is_contiguous() && tensor.layout().start_offset() == 0
 }
 
 widest! {

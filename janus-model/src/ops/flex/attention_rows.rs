@@ -13,9 +13,10 @@ use std::ops::Range;
 
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::TensorData;
 use rayon::prelude::*;
 
+use super::integers;
 use super::rows::multiply_add;
 use super::share::{Heads, Matrix, Shared, product};
 use super::simd::{exp, largest, sum, widest};
@@ -266,16 +267,9 @@ fn tensor(values: Vec<f32>, size: [usize; 4]) -> FloatTensor<Flex> {
 
 /// Where the document of each token begins; nothing where one comes back after another.
 fn first_seen(documents: IntTensor<Flex>) -> Option<Vec<Vec<usize>>> {
-    let documents = documents.to_contiguous();
     let tokens = documents.layout().shape()[1];
-    let at = documents.layout().start_offset();
-    let numbers: Vec<i64> = match documents.dtype() {
-        DType::I32 => documents.storage::<i32>()[at..].iter().map(|n| i64::from(*n)).collect(),
-        DType::I64 => documents.storage::<i64>()[at..].to_vec(),
-        _ => return None,
-    };
-    let size = documents.layout().num_elements();
-    numbers[..size].chunks_exact(tokens.max(1)).map(first_in_row).collect()
+    let numbers = integers(&documents)?;
+    numbers.chunks_exact(tokens.max(1)).map(first_in_row).collect()
 }
 
 fn first_in_row(numbers: &[i64]) -> Option<Vec<usize>> {

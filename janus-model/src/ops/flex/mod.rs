@@ -6,6 +6,7 @@ mod attention_rows;
 mod conv;
 mod group_norm;
 mod linear;
+mod loss;
 mod norm;
 mod pointwise;
 mod rows;
@@ -13,7 +14,7 @@ mod share;
 mod simd;
 
 use burn::backend::Flex;
-use burn::backend::ops::ActivationOps;
+use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
@@ -38,7 +39,15 @@ impl JanusOps for Flex {
             (DType::F32, DType::F32) if x.layout().shape()[0] <= linear::FEW_ROWS => {
                 linear::linear(x, weight)
             }
+            (DType::F32, DType::F32) => share::whole_product(x, weight, [false, true]),
             _ => reference::linear::<Self>(x, weight),
+        }
+    }
+
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>, turned: [bool; 2]) -> FloatTensor<Self> {
+        match wide(&[&a, &b]) {
+            true => share::whole_product(a, b, turned),
+            false => reference::product::<Self>(a, b, turned),
         }
     }
 
@@ -147,6 +156,30 @@ impl JanusOps for Flex {
         }
     }
 
+    fn logit_loss(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match loss::Targets::read(&targets) {
+            Some(targets) if wide(&[&logits]) => loss::logit_loss(logits, targets),
+            _ => reference::logit_loss::<Self>(logits, targets),
+        }
+    }
+
+    fn square_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match wide(&[&x]) {
+            true => loss::square_sums(x),
+            false => reference::square_sums::<Self>(x),
+        }
+    }
+
+    fn scaled(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        match wide(&[&x]) {
+            true => loss::scaled(x, factor as f32),
+            false => Self::float_mul_scalar(x, factor.into()),
+        }
+    }
+
     fn convolve(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -207,6 +240,27 @@ impl JanusOps for Flex {
             true => adamw::adamw([weight, gradient, moment_1, moment_2], step),
             false => reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step),
         }
+    }
+}
+
+/// Numbers that can be changed where they lie: in order, from the beginning of their memory.
+fn whole(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let plain = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
+    if plain { tensor } else { tensor.to_contiguous() }
+}
+
+/// Whole numbers of a tensor, in order, whatever their size.
+fn integers(tensor: &IntTensor<Flex>) -> Option<Vec<i64>> {
+    let tensor = tensor.to_contiguous();
+    let part = tensor.layout().start_offset()..;
+    let count = tensor.layout().num_elements();
+    match tensor.dtype() {
+        DType::I32 => {
+            let numbers = &tensor.storage::<i32>()[part][..count];
+            Some(numbers.iter().map(|number| i64::from(*number)).collect())
+        }
+        DType::I64 => Some(tensor.storage::<i64>()[part][..count].to_vec()),
+        _ => None,
     }
 }
 

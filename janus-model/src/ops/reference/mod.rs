@@ -6,7 +6,7 @@ mod training;
 
 pub use attention::{attention_rows, attention_rows_backward};
 pub use convolution::{conv2d, conv2d_backward, group_norm, group_norm_backward};
-pub use training::{adamw, norm, norm_backward, swiglu, swiglu_backward};
+pub use training::{adamw, logit_loss, norm, norm_backward, square_sums, swiglu, swiglu_backward};
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -22,6 +22,16 @@ pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTen
         B::float_cast(weight, dtype.into())
     };
     B::float_matmul(x, B::float_swap_dims(weight, 0, 1))
+}
+
+/// See [`super::JanusOps::product`].
+pub fn product<B: Backend>(
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    turned: [bool; 2],
+) -> FloatTensor<B> {
+    let turn = |x, turned: bool| if turned { B::float_swap_dims(x, 0, 1) } else { x };
+    B::float_matmul(turn(a, turned[0]), turn(b, turned[1]))
 }
 
 /// Attention over what the cache holds, as Burn computes it: keys and values cut to `total` tokens,

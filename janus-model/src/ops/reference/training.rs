@@ -1,8 +1,8 @@
-//! Norms, SwiGLU and the optimizer's step, as tensor operations.
+//! Norms, SwiGLU, the loss and the optimizer's step, as tensor operations.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, IndexingUpdateOp, Shape};
 
 use crate::ops::AdamWStep;
 
@@ -68,6 +68,31 @@ fn normal<B: Backend>(
     let square = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1);
     let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(square, epsilon.into())));
     (B::float_mul(x, scale.clone()), scale)
+}
+
+/// See [`crate::ops::logit_loss`]; the slope is `softmax − 1[target]`.
+pub fn logit_loss<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let targets = B::int_reshape(targets, Shape::new([logits.shape()[0], 1]));
+    let most = B::float_max_dim(logits.clone(), 1); // [n, 1]
+    let below = B::float_sub(logits, most);
+    let chosen = B::float_gather(1, below.clone(), targets.clone()); // [n, 1]
+    let shares = B::float_exp(below); // [n, V]
+    let whole = B::float_sum_dim(shares.clone(), 1); // [n, 1]
+    let loss = B::float_sum(B::float_sub(B::float_log(whole.clone()), chosen));
+    let softmax = B::float_div(shares, whole);
+    let ones = B::float_ones(targets.shape(), &softmax.device(), DType::F32.into());
+    let slope = B::float_scatter(1, softmax, targets, B::float_neg(ones), IndexingUpdateOp::Add);
+    (B::float_reshape(loss, Shape::new([1])), slope)
+}
+
+/// Squares of `[rows, width]` summed over each row, `[rows]`.
+pub fn square_sums<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let rows = x.shape()[0];
+    let sums = B::float_sum_dim(B::float_mul(x.clone(), x), 1);
+    B::float_reshape(sums, Shape::new([rows]))
 }
 
 /// `silu(gate) · up`.
