@@ -293,7 +293,7 @@ fn the_loss_of_logits_is_cross_entropy() {
 
 /// Also of a tensor that somebody else holds, and of one that begins inside another.
 ///
-/// Measured: 1.0e-7.
+/// Measured: 2.4e-7 on flex, 1.2e-6 on wgpu.
 #[test]
 fn gradients_are_measured_and_scaled() {
     for target in targets() {
@@ -301,7 +301,7 @@ fn gradients_are_measured_and_scaled() {
         let before = values(x.clone());
         let squares = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() as f32;
         let sums: Vec<f32> = before.chunks(1001).map(squares).collect();
-        assert!(share(&values(ops::square_sums(x.clone())), &sums) < 1e-6, "{}", target.name);
+        assert!(share(&values(ops::square_sums(x.clone())), &sums) < 1e-5, "{}", target.name);
         let doubled: Vec<f32> = before.iter().map(|x| x * 2.0).collect();
         assert_eq!(values(ops::scaled(x.clone(), 2.0)), doubled, "{}", target.name);
         assert_eq!(values(x), before, "{}", target.name);

@@ -95,7 +95,7 @@ fn the_same_files_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let good: String = (0..9000).map(|n| format!("{{\"text\": \"cube {n} sphere\"}}\n")).collect();
     let path = write(folder.path(), "a.jsonl", good + "{\n");
-    let first = learn(&[path.clone()], 600).unwrap();
+    let first = learn(std::slice::from_ref(&path), 600).unwrap();
     assert_eq!((first.samples, first.left_out), (9000, 1));
     assert_eq!(first.json, learn(&[path], 600).unwrap().json);
     let again = JanusTokenizer::from_json(first.json.as_bytes()).unwrap();

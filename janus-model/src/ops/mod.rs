@@ -9,8 +9,9 @@
 //!
 //! Call the functions of this module, not the trait.
 
-// The macro below names `NdArray`, which Burn deprecates; we keep it as an oracle.
-#![allow(deprecated)]
+// The macro below names `NdArray`, which Burn deprecates; we keep it as an oracle. It takes and
+// returns tensors one by one.
+#![allow(deprecated, clippy::too_many_arguments, clippy::type_complexity)]
 
 mod cross_entropy;
 #[cfg(feature = "cpu")]

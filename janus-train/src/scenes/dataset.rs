@@ -270,7 +270,7 @@ impl Staging {
     fn publish(self, dir: &Path) -> io::Result<()> {
         // An empty folder gives way; anything else makes the rename fail.
         match fs::remove_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::rename(&self.0, dir),
         }
     }

@@ -98,5 +98,5 @@ pub(super) fn varied(relation: Relation, chance: &mut Chance) -> &'static str {
         Relation::Above => &["above", "over"],
         Relation::Below => &["below", "under", "beneath"],
     };
-    *chance.pick(ways)
+    chance.pick::<&str>(ways)
 }

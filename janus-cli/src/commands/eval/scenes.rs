@@ -214,7 +214,8 @@ impl Exam<'_> {
                 "index": number, "found": found.iter().map(described).collect::<Vec<_>>(),
             })
         });
-        let (first, of_category) = (number % images == 0, number / images % args.prompts as usize);
+        let (first, of_category) =
+            (number.is_multiple_of(images), number / images % args.prompts as usize);
         if args.sheet.is_some() && first && of_category < SHOWN {
             self.done.kept.push(image);
         }

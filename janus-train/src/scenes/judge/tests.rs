@@ -130,7 +130,7 @@ fn wrong(prompt: &Prompt, chance: &mut Chance) -> Vec<(&'static str, Scene)> {
     }
     match theme {
         Theme::Counting => {
-            all.push(("count", changed(&|scene| drop(scene.objects.pop()))));
+            all.push(("count", changed(&|scene| scene.objects.truncate(scene.objects.len() - 1))));
             all.push((
                 "count",
                 changed(&|scene| {
