@@ -82,6 +82,21 @@ fn convolutions_are_their_definition() {
     }
 }
 
+/// Weights in bf16 are their numbers in f32.
+#[test]
+fn narrow_kernels_are_widened() {
+    for target in targets().into_iter().filter(|target| target.name == "flex") {
+        let x = noise([2, 3, 6, 5], 1, &target.device);
+        let narrow = |tensor: Tensor<4>| tensor.cast(burn::tensor::DType::BF16);
+        let weight = narrow(noise([4, 3, 3, 3], 2, &target.device));
+        let bias = noise([4], 3, &target.device).cast(burn::tensor::DType::BF16);
+        let rule = Convolution { stride: 1, padding: [1; 4] };
+        let f32 = burn::tensor::DType::F32;
+        let wide = ops::conv2d(x.clone(), weight.clone().cast(f32), bias.clone().cast(f32), rule);
+        assert_eq!(values(ops::conv2d(x, weight, bias, rule)), values(wide));
+    }
+}
+
 /// With and without swish, groups of one channel and of several, and far from mean 0.
 ///
 /// Measured: 2.2e-6, where the mean is ten times the deviation.

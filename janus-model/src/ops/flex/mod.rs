@@ -186,10 +186,12 @@ impl JanusOps for Flex {
         bias: FloatTensor<Self>,
         rule: Convolution,
     ) -> FloatTensor<Self> {
-        match wide(&[&x, &weight, &bias]) {
-            true => conv::forward(x, weight, bias, rule),
-            false => reference::conv2d::<Self>(x, weight, bias, rule),
+        if !wide(&[&x]) {
+            return reference::conv2d::<Self>(x, weight, bias, rule);
         }
+        // Narrow weights are widened first: each of them meets thousands of places.
+        let [weight, bias] = [weight, bias].map(widened);
+        conv::forward(x, weight, bias, rule)
     }
 
     fn convolve_backward(
@@ -241,6 +243,10 @@ impl JanusOps for Flex {
             false => reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step),
         }
     }
+}
+
+fn widened(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    if wide(&[&tensor]) { tensor } else { Flex::float_cast(tensor, DType::F32.into()) }
 }
 
 /// Numbers that can be changed where they lie: in order, from the beginning of their memory.
