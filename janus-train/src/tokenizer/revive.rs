@@ -59,3 +59,34 @@ impl Moves {
         vq
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use janus_model::vq::VqConfig;
+
+    use super::*;
+
+    /// Idle codes become latents, the others stay, and a code just moved has its time.
+    #[test]
+    fn only_idle_codes_move() {
+        let device = Device::flex();
+        let sizes = VqConfig { num_embeddings: 4, embed_dim: 2, ..VqConfig::vq_16() };
+        let sizes = VqConfig { base_channels: 32, channel_multiplier: vec![1, 1], ..sizes };
+        let mut vq = sizes.init(&device);
+        let rows = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]];
+        let codebook = &mut vq.quantize.embedding;
+        codebook.weight = codebook.weight.clone().map(|_| Tensor::from_floats(rows, &device));
+        let mut usage = Usage::new(4);
+        usage.see(9, [0, 2].into_iter());
+        let latents = || Tensor::<2>::from_floats([[0.6, 0.8]], &device);
+        let moves = Moves::find(&mut usage, (1, 9, 5), latents);
+        let moves = moves.expect("codes 1 and 3 are idle");
+        let found = moves.apply(vq).quantize.embedding.weight.val().into_data();
+        let found: Vec<f32> = found.iter::<f32>().collect();
+        assert_eq!(found, [1.0, 0.0, 0.6, 0.8, -1.0, 0.0, 0.6, 0.8]);
+        assert!(
+            Moves::find(&mut usage, (1, 10, 5), || unreachable!("all have their time")).is_none()
+        );
+    }
+}
