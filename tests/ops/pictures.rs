@@ -37,7 +37,7 @@ fn loops(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>, rule: Convolution)
 /// Kernels of the tokenizer (3×3 with a border, 1×1, 3×3 with stride 2 and a border on two sides),
 /// and others; pictures of odd sizes, and one that is cut into pieces.
 ///
-/// Measured: 3.4e-7 against the loops, gradients 6.0e-7 against Burn's.
+/// Measured against Burn's, gradients included: 9.4e-7 on flex, 2.5e-6 on wgpu.
 #[test]
 fn convolutions_are_their_definition() {
     let border = |padding| Convolution { stride: 1, padding };
@@ -99,7 +99,7 @@ fn narrow_kernels_are_widened() {
 
 /// With and without swish, groups of one channel and of several, and far from mean 0.
 ///
-/// Measured: 2.2e-6, where the mean is ten times the deviation.
+/// Measured: 1.2e-6 at most.
 #[test]
 fn group_norm_is_its_formula() {
     for target in targets() {
