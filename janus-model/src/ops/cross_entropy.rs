@@ -18,6 +18,7 @@ use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{DType, Shape, Slice};
 
 use super::JanusOps;
+use super::reference::cast;
 
 /// The loss, and its gradients where they were wanted.
 pub struct Found<B: Backend> {
@@ -66,10 +67,6 @@ pub fn in_pieces<B: JanusOps>(
     }
     let x = (!by_x.is_empty()).then(|| B::float_cat(by_x, 0));
     Found { loss, x, weight: by_weight.map(|gradient| cast::<B>(gradient, kept)) }
-}
-
-fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
 }
 
 /// The operation in the graph; its state is the gradients by `x` and by the weight.

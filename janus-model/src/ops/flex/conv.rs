@@ -239,7 +239,8 @@ fn span(size: Size, line: usize) -> (usize, usize, usize) {
     let (width, stride, left) = (size.input[2], size.rule.stride, size.rule.padding[1]);
     let across = line % size.kernel[1];
     let before = left.saturating_sub(across).div_ceil(stride).min(size.output[2]);
-    let first = before * stride + across - left;
+    // Where nothing is seen, any column inside the picture will do.
+    let first = (before * stride + across).saturating_sub(left).min(width);
     let inside = width.saturating_sub(first).div_ceil(stride).min(size.output[2] - before);
     (before, inside, first)
 }

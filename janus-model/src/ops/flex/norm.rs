@@ -30,9 +30,12 @@ pub fn forward(
     let mut y = vec![0.0; rows * width];
     let (x, weight, bias) = (numbers(&x), numbers(&weight), bias.as_ref().map(numbers));
     let piece = PIECE * width.max(1);
-    y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(y, x)| {
-        forward_rows(y, x, weight, bias, epsilon as f32);
-    });
+    let run = |(y, x): (&mut [f32], &[f32])| forward_rows(y, x, weight, bias, epsilon as f32);
+    // A decoding step has a row or two: waking other threads would cost more.
+    match rows <= PIECE {
+        true => run((&mut y, x)),
+        false => y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(run),
+    }
     FloatTensor::<Flex>::from_data(TensorData::new(y, [rows, width]))
 }
 

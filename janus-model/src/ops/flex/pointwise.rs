@@ -18,9 +18,14 @@ pub fn swiglu(gate: FloatTensor<Flex>, up: FloatTensor<Flex>) -> FloatTensor<Fle
     let [gate, up] = [gate, up].map(|tensor| tensor.to_contiguous());
     let (gate, up) = (numbers(&gate), numbers(&up));
     let mut y = vec![0.0; gate.len()];
-    y.par_chunks_mut(PIECE)
-        .zip(gate.par_chunks(PIECE).zip(up.par_chunks(PIECE)))
-        .for_each(|(y, (gate, up))| swiglu_piece(y, gate, up));
+    // A decoding step fits into one piece: waking other threads would cost more.
+    if y.len() <= PIECE {
+        swiglu_piece(&mut y, gate, up);
+    } else {
+        y.par_chunks_mut(PIECE)
+            .zip(gate.par_chunks(PIECE).zip(up.par_chunks(PIECE)))
+            .for_each(|(y, (gate, up))| swiglu_piece(y, gate, up));
+    }
     FloatTensor::<Flex>::from_data(TensorData::new(y, shape))
 }
 

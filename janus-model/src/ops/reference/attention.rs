@@ -4,6 +4,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};
 use burn::tensor::{DType, Shape, Slice};
 
+use super::cast;
 use crate::ops::Rules;
 
 /// What both ways share: queries (scaled) and keys, turned, `[B, H, T, d]`, and the weights.
@@ -157,8 +158,4 @@ fn share<B: Backend>(x: FloatTensor<B>, kv_heads: usize) -> FloatTensor<B> {
     }
     let x = B::float_reshape(x, Shape::new([batch, kv_heads, heads / kv_heads, tokens, width]));
     B::float_reshape(B::float_sum_dim(x, 2), Shape::new([batch, kv_heads, tokens, width]))
-}
-
-fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
 }

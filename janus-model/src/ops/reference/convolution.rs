@@ -5,6 +5,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Shape, Slice};
 
+use super::cast;
 use crate::ops::{Convolution, GroupRule};
 
 /// See [`crate::ops::conv2d`]. Padding that differs from side to side is laid around `x` first.
@@ -130,8 +131,4 @@ fn scaled<B: Backend>(
 fn wide<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let channels = vector.shape()[0];
     B::float_reshape(cast::<B>(vector, DType::F32), Shape::new([1, channels, 1, 1]))
-}
-
-fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
 }

@@ -76,3 +76,8 @@ pub fn gelu_erf_backward<B: Backend>(
     let slope = B::float_add(below, B::float_mul(x, density));
     B::float_mul(B::float_cast(slope, dtype.into()), gradient)
 }
+
+/// In another dtype, or as it is.
+pub(super) fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
+}

@@ -4,6 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, IndexingUpdateOp, Shape};
 
+use super::cast;
 use crate::ops::AdamWStep;
 
 /// See [`crate::ops::rms_norm`] and [`crate::ops::layer_norm`], which is centred. Statistics in
@@ -137,8 +138,4 @@ pub fn adamw<B: Backend>(
 fn row<B: Backend>(vector: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     let width = vector.shape()[0];
     B::float_reshape(cast::<B>(vector, dtype), Shape::new([1, width]))
-}
-
-fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
 }
