@@ -199,6 +199,16 @@ fn a_run_stopped_anywhere_ends_with_the_same_bytes() {
     same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
 }
 
+/// Weights that are kept in another form than the one they learn in, and codes that move.
+#[test]
+fn so_does_a_run_with_soft_norms() {
+    let folder = tempfile::tempdir().unwrap();
+    let ways = ["soft_norms=true", "revive=2", "loss.adversarial_from=100"].map(str::to_owned);
+    let overrides = [small(folder.path(), 8), ways.to_vec()].concat();
+    let recipe = recipe(folder.path(), "tokenizer");
+    same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
+}
+
 /// What a run leaves is a part of a model, and of the next run.
 #[test]
 fn a_checkpoint_is_a_part_of_a_model() {

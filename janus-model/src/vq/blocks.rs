@@ -101,6 +101,10 @@ impl ResBlock {
         }
     }
 
+    pub(super) fn norms(&mut self) -> [&mut GroupNorm; 2] {
+        [&mut self.norm1, &mut self.norm2]
+    }
+
     /// `[N, c_in, H, W]` to `[N, c_out, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = convolve(&self.conv1, group_norm(&self.norm1, x.clone(), true));
@@ -139,6 +143,11 @@ impl MidBlock {
             attn_1: AttnBlock::new(channels, device),
             block_2: ResBlock::new(channels, channels, device),
         }
+    }
+
+    pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut GroupNorm> {
+        let Self { block_1, attn_1, block_2 } = self;
+        block_1.norms().into_iter().chain([&mut attn_1.norm]).chain(block_2.norms())
     }
 
     /// `[N, c, H, W]` to the same shape.

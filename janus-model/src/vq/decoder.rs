@@ -47,6 +47,11 @@ impl VqDecoder {
         }
     }
 
+    pub(super) fn norms(&mut self) -> Vec<&mut GroupNorm> {
+        let levels = self.conv_blocks.iter_mut().flat_map(Level::norms);
+        levels.chain(self.mid.norms()).chain([&mut self.norm_out]).collect()
+    }
+
     /// # Shapes
     /// - `latents`: `[N, z, g, g]`
     /// - output: `[N, 3, S, S]`

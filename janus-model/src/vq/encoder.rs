@@ -55,6 +55,11 @@ impl Level {
         }
     }
 
+    pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut GroupNorm> {
+        let attentions = self.attn.iter_mut().map(|attn| &mut attn.norm);
+        self.res.iter_mut().flat_map(ResBlock::norms).chain(attentions)
+    }
+
     /// `[N, c_in, H, W]` to `[N, c_out, H', W']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let mut x = x;
@@ -93,6 +98,11 @@ impl VqEncoder {
             norm_out: norm(deepest, device),
             conv_out: conv3(deepest, config.latent_channels, device),
         }
+    }
+
+    pub(super) fn norms(&mut self) -> Vec<&mut GroupNorm> {
+        let levels = self.conv_blocks.iter_mut().flat_map(Level::norms);
+        levels.chain(self.mid.norms()).chain([&mut self.norm_out]).collect()
     }
 
     /// # Shapes

@@ -139,6 +139,14 @@ impl VqConfig {
 }
 
 impl VqModel {
+    /// The same weights behind norms of another epsilon, where the checkpoint's is [`NORM_EPS`]: for
+    /// training, which may begin where a norm is almost a line.
+    pub fn with_norm_epsilon(mut self, epsilon: f64) -> Self {
+        let nets = [self.encoder.norms(), self.decoder.norms()];
+        nets.into_iter().flatten().for_each(|norm| norm.epsilon = epsilon);
+        self
+    }
+
     /// Latents before quantisation.
     ///
     /// # Shapes

@@ -10,7 +10,7 @@ use janus_model::vq::VqConfig;
 use serde::{Deserialize, Serialize};
 
 use super::training::TokenizerTraining;
-use super::{AugmentConfig, CRITIC, CriticConfig, LossConfig, LpipsConfig, PART, PREFIX};
+use super::{AugmentConfig, CRITIC, CriticConfig, LossConfig, LpipsConfig, PART, PREFIX, soft};
 use crate::config::validate::{Checked, between, positive, whole};
 use crate::config::{
     GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, Source, ValidConfig,
@@ -46,6 +46,10 @@ pub struct TokenizerConfig {
     /// none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revive: Option<u64>,
+    /// Norms that are almost lines while training, and branches that begin as nothing: for
+    /// tokenizers of fewer than four channels to a norm's group, which learn no tint otherwise.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub soft_norms: bool,
     /// Learning rate by step.
     pub schedule: ScheduleConfig,
     /// How gradients become changes, for the tokenizer and for its critic.
@@ -143,7 +147,8 @@ impl Recipe for TokenizerConfig {
         let codes = sizes.num_embeddings;
         let words = format!("an image tokenizer of {codes} codes of width {}", sizes.embed_dim);
         let networks = format!("{sizes:?} {:?}", self.critic);
-        let ways = format!("{} {:?} {:?}", self.side, self.augment, self.loss);
+        let norms = if self.soft_norms { " soft" } else { "" };
+        let ways = format!("{} {:?} {:?}{norms}", self.side, self.augment, self.loss);
         let identity = identity(&self.common(), (0, words, &networks), &ways, &data);
         let training = TokenizerTraining::new(self.clone(), &sizes, data, device)?;
         Ok(Opened { training, identity })
@@ -194,10 +199,26 @@ impl TokenizerConfig {
         }
     }
 
+    /// Weights of training as a checkpoint keeps them.
+    pub(super) fn kept(&self, tensors: Vec<LazyTensor>) -> Vec<LazyTensor> {
+        if self.soft_norms { soft::harden(tensors) } else { tensors }
+    }
+
+    /// Weights of a checkpoint as training has them.
+    pub(super) fn trained(&self, tensors: Vec<LazyTensor>) -> Vec<LazyTensor> {
+        if self.soft_norms { soft::soften(tensors) } else { tensors }
+    }
+
     /// Weights to start from, if there are any.
     pub(super) fn start(&self) -> Result<Option<Vec<LazyTensor>>, PartError> {
         Ok(self.start.as_deref().map(|path| part_in(path, PART)).transpose()?)
     }
+}
+
+// Serde asks by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn count(names: &[(String, Vec<usize>)]) -> u64 {

@@ -19,6 +19,7 @@ pub mod discriminator;
 pub mod losses;
 pub mod lpips;
 mod revive;
+mod soft;
 pub mod training;
 pub mod usage;
 

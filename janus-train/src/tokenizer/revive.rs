@@ -30,7 +30,15 @@ impl Moves {
         if codes.is_empty() {
             return None;
         }
-        let latents = latents();
+        let moves = Self::onto(codes, &latents(), (seed, step));
+        // As if chosen now, or they would be moved again before they had their time.
+        usage.see(step, moves.codes.iter().map(|code| *code as i64));
+        Some(moves)
+    }
+
+    /// Gives each of these codes one of the `latents`, `[n, e]`, by chance.
+    pub fn onto(codes: Vec<usize>, latents: &Tensor<2>, (seed, step): (u64, u64)) -> Self {
+        let latents = latents.clone();
         let [count, width] = latents.dims();
         let latents: Vec<f32> = latents.into_data().convert::<f32>().iter::<f32>().collect();
         let chosen = |code: &usize| {
@@ -38,9 +46,7 @@ impl Moves {
             &latents[at * width..][..width]
         };
         let rows = codes.iter().flat_map(chosen).copied().collect();
-        // As if chosen now, or they would be moved again before they had their time.
-        usage.see(step, codes.iter().map(|code| *code as i64));
-        Some(Self { codes, rows })
+        Self { codes, rows }
     }
 
     /// The tokenizer with these rows in its codebook.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::losses::TokenizerLoss;
 use super::revive::Moves;
 use super::usage::Usage;
-use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator};
+use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator, soft};
 use crate::data::error::Why;
 use crate::data::prepare::decode;
 use crate::data::random::hash;
@@ -76,11 +76,7 @@ impl TokenizerTraining {
         device: &Device,
     ) -> Result<Self, PartError> {
         let device = device.clone().autodiff();
-        let fresh = sizes.init(&device);
-        let vq = match config.start()? {
-            None => begin(fresh, PREFIX, config.seed, weights::tokenizer)?,
-            Some(tensors) => filled(fresh, PREFIX, tensors, config.start.as_deref())?,
-        };
+        let vq = first(&config, sizes.init(&device))?;
         let critic = config.critic.init(&device);
         // A run that is gone on from has one that knows its tokenizer.
         let known = match &config.start {
@@ -140,6 +136,9 @@ impl TokenizerTraining {
         step: u64,
         pictures: &[PixelValues],
     ) -> Result<(Pair, Measured), StepError> {
+        if step == 0 && self.config.soft_norms && self.config.start.is_none() {
+            self.whiten(pictures);
+        }
         let mut sums = Sums::default();
         for rows in pictures.chunks(self.config.batch.rows.max(1)) {
             self.micro(step, rows, rows.len() as f64 / pictures.len() as f64, &mut sums)?;
@@ -167,6 +166,18 @@ impl TokenizerTraining {
         });
         measured.tokens = measured.supervised;
         Ok((Pair { tokenizer, critic }, measured))
+    }
+
+    /// Makes the first latents white, and codes of them.
+    fn whiten(&mut self, pictures: &[PixelValues]) {
+        let pixels = self.tensor(pictures).inner();
+        let still = self.vq.part().valid();
+        self.vq.change(|vq| soft::whiten(vq, &still, pixels.clone()));
+        let latents = self.vq.part().valid().directions(pixels);
+        let codes = (0..self.usage.codes()).collect();
+        let moves = Moves::onto(codes, &latents, (self.config.seed, 0));
+        self.vq.change(|vq| moves.apply(vq));
+        self.average = self.config.average.map(|_| self.vq.part().valid());
     }
 
     /// Adds what some pictures of a step teach, of which they are a `share`.
@@ -218,6 +229,16 @@ impl TokenizerTraining {
         };
         Ok(self.data.next(self.config.batch.size, ready)?)
     }
+}
+
+/// The tokenizer before the first step.
+fn first(config: &TokenizerConfig, fresh: VqModel) -> Result<VqModel, PartError> {
+    let fresh = if config.soft_norms { fresh.with_norm_epsilon(soft::EPSILON) } else { fresh };
+    Ok(match config.start()? {
+        None if config.soft_norms => begin(fresh, PREFIX, config.seed, soft::law)?,
+        None => begin(fresh, PREFIX, config.seed, weights::tokenizer)?,
+        Some(tensors) => filled(fresh, PREFIX, config.trained(tensors), config.start.as_deref())?,
+    })
 }
 
 /// One picture of a sample, chosen by chance where there are several.
@@ -299,9 +320,10 @@ impl Training for TokenizerTraining {
     }
 
     fn save(&mut self, run: &mut Run, staging: &mut Staging) -> Result<(), RunError> {
-        let weights = part_tensors(&self.vq.part().valid(), PREFIX);
+        let kept = |vq: &VqModel| self.config.kept(part_tensors(vq, PREFIX));
+        let weights = kept(&self.vq.part().valid());
         let shown = match &self.average {
-            Some(average) => part_tensors(average, PREFIX),
+            Some(average) => kept(average),
             None => weights.clone(),
         };
         staging.model(run, &self.companions, shown, |_| false)?;
@@ -317,11 +339,12 @@ impl Training for TokenizerTraining {
     fn load(&mut self, found: &Found) -> Result<(), StepError> {
         let folder = &found.path;
         let read = |name: &str| read(&folder.join(name));
-        let model = read("model")?;
+        let tensors = |name: &str| read(name).map(|tensors| self.config.trained(tensors));
+        let model = tensors("model")?;
         let weights = match &mut self.average {
             Some(average) => {
                 fill_part(average, PREFIX, model, folder)?;
-                read("weights")?
+                tensors("weights")?
             }
             None => model,
         };
