@@ -212,10 +212,6 @@ mod tests {
             (soft.reconstruct(pixels.clone()), hard.reconstruct(pixels.clone()));
         let codes = |q: janus_model::vq::Quantized| q.codes.into_data();
         assert_eq!(codes(codes_a), codes(codes_b));
-        println!(
-            "latents {:e}",
-            apart(&soft.latents(pixels.clone()), &hard.latents(pixels.clone()))
-        );
         assert_eq!(apart(&a, &b), 0.0);
         // The test would see a wrong epsilon.
         let (wrong, _) = hard.with_norm_epsilon(EPSILON).reconstruct(pixels);
