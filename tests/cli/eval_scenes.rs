@@ -87,3 +87,19 @@ fn bad_requests_are_refused() {
     assert_eq!((json.code, &json.error()["code"]), (2, &2.into()));
     assert_eq!(fs::read(folder.path().join("here.png")).unwrap(), b"mine");
 }
+
+/// What the image tokenizer makes of the true pictures, marked like drawn ones.
+#[test]
+fn the_ceiling_is_that_of_the_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let few =
+        ["--ceiling", "--prompts", "2", "--questions", "0", "--details", "all.jsonl", "--json"];
+    let ran = scenes(folder.path(), &few);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
+    let found = ran.json();
+    assert_eq!((&found["ceiling"], &found["complete"]), (&true.into(), &true.into()));
+    // Random weights give nothing back; each prompt was tried once.
+    assert!(found["generation"]["overall"].as_f64().unwrap() < 0.2, "{found}");
+    let details = fs::read_to_string(folder.path().join("all.jsonl")).unwrap();
+    assert_eq!(details.lines().count(), 12);
+}

@@ -97,6 +97,10 @@ are greedy. The sheet shows the first picture of the first prompts, a row for ea
 pub struct EvalScenesArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Instead of pictures drawn by the model, mark the true ones as its image tokenizer gives them
+    /// back: no drawing can do better.
+    #[arg(long)]
+    pub ceiling: bool,
     /// What prompts, questions and pictures are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,

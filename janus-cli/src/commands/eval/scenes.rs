@@ -7,7 +7,9 @@
 
 use std::fmt::Write;
 
+use burn::tensor::{Tensor, TensorData};
 use image::{Rgb, RgbImage};
+use janus_infer::generate::pictures as from_codes;
 use janus_infer::{
     AskOptions, DrawEvent, FinishReason, Guidance, Manner, Order, Question, Sampler, Sampling,
 };
@@ -16,6 +18,7 @@ use janus_model::processor::{Conversation, ProcessorError, RgbImage8, Role};
 use janus_train::scenes::exam::{CATEGORIES, Marks, Share, Task, prompts, tasks};
 use janus_train::scenes::judge::{Found, Prompt};
 use janus_train::scenes::{About, Colour, Shape};
+use janus_train::tokenizer::augment::middle;
 use serde_json::{Map, Value, json};
 
 use crate::args::EvalScenesArgs;
@@ -49,20 +52,20 @@ pub fn run(args: &EvalScenesArgs) -> Result<Verdict, Failure> {
     interrupt::listen();
     let loaded = Loaded::open(&args.model, parts)?;
     let mut exam = Exam { args, loaded: &loaded, done: Done::default() };
-    if !(exam.draw(manner)? && exam.answer()?) {
-        report::note("stopped: there are no marks yet");
-        return Ok(Verdict::Interrupted);
-    }
+    let complete = exam.draw(manner)? && exam.answer()?;
     let done = exam.done;
+    if !complete {
+        report::note("stopped: the marks are those of what was done");
+    }
     done.write_files(args)?;
     match args.json {
         true => {
-            let told = as_json(args, &done.marks, &loaded.device);
+            let told = as_json(args, &done.marks, (complete, &loaded.device));
             report::print_json(&naming(&loaded.adapters, told))?;
         }
         false => report::print(&as_text(&done.marks))?,
     }
-    Ok(Verdict::Yes)
+    Ok(if complete { Verdict::Yes } else { Verdict::Interrupted })
 }
 
 /// How pictures are drawn; how many together is found out later.
@@ -146,6 +149,9 @@ impl Exam<'_> {
     fn draw(&mut self, mut manner: Manner) -> Result<bool, Failure> {
         let (args, images) = (self.args, usize::from(self.args.images));
         let prompts = prompts(args.seed, args.prompts as usize);
+        if args.ceiling {
+            return self.give_back(&prompts);
+        }
         let all = prompts.len() * images;
         if all == 0 {
             return Ok(true);
@@ -184,6 +190,30 @@ impl Exam<'_> {
         }
         items.finish();
         Ok(self.done.marks.exact.of == all as u64)
+    }
+
+    /// Marks the true pictures as the image tokenizer gives them back; false where it was
+    /// interrupted.
+    fn give_back(&mut self, prompts: &[Prompt]) -> Result<bool, Failure> {
+        let engine = &self.loaded.engine;
+        let side = engine.janus().config().gen_vision.image_size;
+        let mut items = Items::new("given back", 0, prompts.len());
+        for (number, prompt) in prompts.iter().enumerate() {
+            if interrupt::raised() {
+                break;
+            }
+            let truth = RgbImage8::new(side, side, prompt.scene.draw(side as u32).into_raw());
+            let pixels = middle(&truth.map_err(ProcessorError::from)?, side).data;
+            let pixels = TensorData::new(pixels, [1, 3, side, side]);
+            let pixels = Tensor::from_data(pixels, &engine.janus().device());
+            let codes = engine.janus().encode_codes(pixels)?.into_data().convert::<i32>();
+            for picture in from_codes(engine.janus(), &[codes.iter::<i32>().collect()], 1)? {
+                items.count();
+                self.mark(prompt, number * usize::from(self.args.images), picture);
+            }
+        }
+        items.finish();
+        Ok(self.done.marks.exact.of == prompts.len() as u64)
     }
 
     /// How many pictures fit into memory together, with the longest of the prompts.
@@ -298,12 +328,12 @@ fn answers(marks: &Marks) -> Map<String, Value> {
     shares(marks.answering(), parts.into_iter())
 }
 
-fn as_json(args: &EvalScenesArgs, marks: &Marks, device: &str) -> Value {
+fn as_json(args: &EvalScenesArgs, marks: &Marks, (complete, device): (bool, &str)) -> Value {
     json!({
         "generation": generation(marks), "answers": answers(marks), "exact": marks.exact.value(),
+        "complete": complete, "ceiling": args.ceiling, "seed": args.seed, "device": device,
         "prompts": args.prompts, "images": args.images, "questions": args.questions,
-        "seed": args.seed, "cfg": args.cfg, "temperature": args.temperature, "top_k": args.top_k,
-        "top_p": args.top_p, "device": device,
+        "cfg": args.cfg, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p,
     })
 }
 
