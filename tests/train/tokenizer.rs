@@ -209,6 +209,37 @@ fn so_does_a_run_with_soft_norms() {
     same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
 }
 
+/// A model that draws codes goes on with other pictures for them, and stops like any run.
+#[test]
+fn only_the_decoder_may_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), "tokenizer");
+    let first = folder.path().join("first");
+    let base = [small(folder.path(), 8), vec!["loss.adversarial_from=100".into()]].concat();
+    go(&recipe, &base, &first, u64::MAX);
+    let start = format!("start={}", first.display());
+    let more = [start, "decoder_only=true".to_owned(), "average=0.9".to_owned()];
+    let overrides = [base, more.to_vec()].concat();
+    same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);
+
+    let second = folder.path().join("second");
+    go(&recipe, &overrides, &second, u64::MAX);
+    let [before, after] = [&first, &second].map(|run| part_in(run, "gen_vision_model").unwrap());
+    for (before, after) in before.iter().zip(&after) {
+        let same = before.to_bytes().unwrap()[..] == after.to_bytes().unwrap()[..];
+        let learns = before.name.contains(".decoder.") || before.name.contains(".post_quant_conv.");
+        assert_eq!((before.name == after.name, same), (true, !learns), "{}", before.name);
+    }
+
+    let refused = |more: &[&str]| {
+        let more: Vec<String> = more.iter().map(|one| (*one).to_owned()).collect();
+        TokenizerConfig::read(&recipe, &[overrides.clone(), more].concat()).is_err()
+    };
+    assert!(!refused(&[]) && refused(&["revive=2"]));
+    let alone = [small(folder.path(), 8), vec!["decoder_only=true".to_owned()]].concat();
+    assert!(TokenizerConfig::read(&recipe, &alone).is_err(), "codes of nobody");
+}
+
 /// What a run leaves is a part of a model, and of the next run.
 #[test]
 fn a_checkpoint_is_a_part_of_a_model() {

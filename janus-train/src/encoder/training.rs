@@ -318,7 +318,9 @@ impl Training for EncoderTraining {
         let mut tensors = read(&folder.join("model"))?;
         tensors.extend(read(&folder.join("heads"))?);
         let adam = self.config.optimizer.adamw();
-        self.towers = resumed(&self.towers, "", tensors, (adam, &found.moments()))?;
+        self.towers = resumed(&self.towers, "", tensors, (adam, &found.moments()), |towers| {
+            learning(towers, "")
+        })?;
         let cursor: Cursor = serde_json::from_value(found.state.cursors.clone())?;
         Ok(self.data.seek(&cursor, false)?)
     }

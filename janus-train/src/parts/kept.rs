@@ -10,7 +10,7 @@ use janus_model::load::fill_part;
 use crate::optim::AdamW;
 use crate::run::{Role, RunError, Staging, moments};
 use crate::strategy::StepError;
-use crate::weights::{Pupil, learning};
+use crate::weights::Pupil;
 
 /// Puts networks that are no part of the model into a folder of their own.
 pub(crate) fn write(
@@ -39,16 +39,17 @@ pub(crate) fn write_moments<M: Module>(
     staging.file(Role::Moments, name, |path| moments::write(path, record, &learners))
 }
 
-/// The same part with the weights and moments of a checkpoint.
+/// The same part with the weights and moments of a checkpoint, made to learn by `ready`.
 pub(crate) fn resumed<M: Module>(
     pupil: &Pupil<M>,
     prefix: &str,
     tensors: Vec<LazyTensor>,
     (adam, moments): (AdamW, &PathBuf),
+    ready: impl FnOnce(M) -> M,
 ) -> Result<Pupil<M>, StepError> {
     let mut part = pupil.part().clone();
     fill_part(&mut part, prefix, tensors, moments)?;
-    let part = learning(part, prefix);
+    let part = ready(part);
     let record = moments::read(moments, &moments::learners(&part))?;
     let optimizer: ModuleOptimizer = adam.into();
     Ok(Pupil::new(part, optimizer.load_record(record)))

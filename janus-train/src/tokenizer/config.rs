@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use janus_model::JanusConfig;
 use janus_model::checkpoint::LazyTensor;
 use janus_model::load::part_names;
-use janus_model::vq::VqConfig;
+use janus_model::vq::{VqConfig, VqModel};
 use serde::{Deserialize, Serialize};
 
 use super::training::TokenizerTraining;
@@ -19,6 +20,7 @@ use crate::data::OnBad;
 use crate::parts::{Common, Description, Network, Opened, Part, PartBatch, PartError, Recipe};
 use crate::parts::{data, identity, read as recipe};
 use crate::start::part_in;
+use crate::weights::learning;
 
 /// A run that trains an image tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +52,10 @@ pub struct TokenizerConfig {
     /// tokenizers of fewer than four channels to a norm's group, which learn no tint otherwise.
     #[serde(default, skip_serializing_if = "is_false")]
     pub soft_norms: bool,
+    /// Only what makes pictures of codes learns: codes stay what they are, so that a model that
+    /// draws them may have pictures that become sharper.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub decoder_only: bool,
     /// Learning rate by step.
     pub schedule: ScheduleConfig,
     /// How gradients become changes, for the tokenizer and for its critic.
@@ -120,6 +126,11 @@ impl Recipe for TokenizerConfig {
         if self.revive == Some(0) {
             return Err(RecipeError::range("revive", 0, "at least 1"));
         }
+        if self.decoder_only && (self.start.is_none() || self.revive.is_some()) {
+            let range =
+                "false without `start`, whose codes it keeps, and with `revive`, which moves them";
+            return Err(RecipeError::range("decoder_only", true, range));
+        }
         between("augment.min_crop", self.augment.min_crop, 0.1, 1.0)?;
         whole("critic.layers", self.critic.layers, 1, 8)?;
         whole("critic.width", self.critic.width, 1, 4096)?;
@@ -148,7 +159,8 @@ impl Recipe for TokenizerConfig {
         let words = format!("an image tokenizer of {codes} codes of width {}", sizes.embed_dim);
         let networks = format!("{sizes:?} {:?}", self.critic);
         let norms = if self.soft_norms { " soft" } else { "" };
-        let ways = format!("{} {:?} {:?}{norms}", self.side, self.augment, self.loss);
+        let part = if self.decoder_only { " decoder" } else { "" };
+        let ways = format!("{} {:?} {:?}{norms}{part}", self.side, self.augment, self.loss);
         let identity = identity(&self.common(), (0, words, &networks), &ways, &data);
         let training = TokenizerTraining::new(self.clone(), &sizes, data, device)?;
         Ok(Opened { training, identity })
@@ -197,6 +209,17 @@ impl TokenizerConfig {
                 Err(RecipeError::range("side", self.side, &range).into())
             }
         }
+    }
+
+    /// The tokenizer, ready to learn what it is to.
+    pub(super) fn learning(&self, vq: VqModel) -> VqModel {
+        let vq = learning(vq, PREFIX);
+        if !self.decoder_only {
+            return vq;
+        }
+        let VqModel { encoder, quant_conv, quantize, .. } = vq.clone();
+        let (encoder, quant_conv) = (encoder.no_grad(), quant_conv.no_grad());
+        VqModel { encoder, quant_conv, quantize: quantize.no_grad(), ..vq }
     }
 
     /// Weights of training as a checkpoint keeps them.

@@ -90,7 +90,7 @@ impl TokenizerTraining {
         let lpips = config.lpips.as_ref().filter(|_| config.loss.perceptual > 0.0);
         let lpips = lpips.map(|lpips| Lpips::load(lpips, &device)).transpose()?;
         let adam = config.optimizer.adamw();
-        let vq = learning(vq, PREFIX);
+        let vq = config.learning(vq);
         Ok(Self {
             average: config.average.map(|_| vq.valid()),
             vq: Pupil::new(vq, adam.into()),
@@ -278,7 +278,13 @@ impl Training for TokenizerTraining {
             self.vq.change(|vq| moves.apply(vq));
         }
         if let (Some(average), Some(decay)) = (self.average.take(), self.config.average) {
-            let average = averaged(average, &self.vq.part().valid(), decay);
+            let now = self.vq.part().valid();
+            let mut average = averaged(average, &now, decay);
+            if self.config.decoder_only {
+                // Not even a last bit of what makes codes may change.
+                let VqModel { encoder, quant_conv, quantize, .. } = now;
+                average = VqModel { encoder, quant_conv, quantize, ..average };
+            }
             self.average = Some(match moves {
                 Some(moves) => moves.apply(average),
                 None => average,
@@ -350,9 +356,11 @@ impl Training for TokenizerTraining {
         };
         let adam = self.config.optimizer.adamw();
         let moments = |name: &str| folder.join(name);
-        self.vq = resumed(&self.vq, PREFIX, weights, (adam, &moments("moments.bpk")))?;
-        self.critic =
-            resumed(&self.critic, CRITIC, read("critic")?, (adam, &moments("critic.bpk")))?;
+        let vq = |vq| self.config.learning(vq);
+        self.vq = resumed(&self.vq, PREFIX, weights, (adam, &moments("moments.bpk")), vq)?;
+        let (weights, critic) = (read("critic")?, |critic| learning(critic, CRITIC));
+        let moments = moments("critic.bpk");
+        self.critic = resumed(&self.critic, CRITIC, weights, (adam, &moments), critic)?;
         let usage = Usage::from_bytes(&fs::read(folder.join("usage"))?, self.usage.codes());
         self.usage = usage.ok_or("usage: of another codebook")?;
         let cursor: Cursor = serde_json::from_value(found.state.cursors.clone())?;
