@@ -6,6 +6,7 @@
 
 use janus_model::processor::resize::resize_bicubic;
 use janus_model::processor::{ImageProcessorConfig, PixelValues, RgbImage8};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::random::{happens, hash};
@@ -18,6 +19,17 @@ pub struct AugmentConfig {
     pub min_crop: f64,
     /// Whether every other picture is mirrored.
     pub flip: bool,
+    /// Most that is added to or taken from what the encoder sees, number by number, of pixels in
+    /// [-1, 1]; what is to come out stays as it is. So codes are not spent on noise, which no model
+    /// could draw on purpose.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub noise: f64,
+}
+
+// Serde asks by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// The middle of a picture, as every tokenizer of ours is asked later.
@@ -54,6 +66,19 @@ impl AugmentConfig {
     }
 }
 
+impl AugmentConfig {
+    /// Pixels as the encoder sees them; `chance` decides.
+    pub fn noisy(&self, mut pixels: Vec<f32>, chance: u64) -> Vec<f32> {
+        if self.noise > 0.0 {
+            pixels.par_iter_mut().enumerate().for_each(|(at, pixel)| {
+                let even = (hash(&[chance, at as u64]) >> 40) as f32 / (1 << 24) as f32; // 0..1
+                *pixel += (2.0 * even - 1.0) * self.noise as f32;
+            });
+        }
+        pixels
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +91,8 @@ mod tests {
 
     #[test]
     fn chance_decides_and_nothing_else() {
-        let (image, augment) = (columns(60, 40), AugmentConfig { min_crop: 0.5, flip: true });
+        let (image, augment) =
+            (columns(60, 40), AugmentConfig { min_crop: 0.5, flip: true, noise: 0.0 });
         let all: Vec<_> = (0..64).map(|chance| augment.square(&image, 16, chance)).collect();
         assert!(all.iter().all(|square| square.side == 16 && square.data.len() == 768));
         assert_eq!(all[5], augment.square(&image, 16, 5));
@@ -79,8 +105,24 @@ mod tests {
     }
 
     #[test]
+    fn noise_is_even_and_by_chance() {
+        let with = |noise| AugmentConfig { min_crop: 1.0, flip: false, noise };
+        let noisy = with(0.1).noisy(vec![0.5; 30_000], 3);
+        assert_eq!(noisy, with(0.1).noisy(vec![0.5; 30_000], 3));
+        assert_ne!(noisy, with(0.1).noisy(vec![0.5; 30_000], 4));
+        assert!(noisy.iter().all(|pixel| (0.4..=0.6).contains(pixel)));
+        let mean = noisy.iter().sum::<f32>() / 30_000.0;
+        let square = noisy.iter().map(|pixel| (pixel - 0.5).powi(2)).sum::<f32>() / 30_000.0;
+        assert!(
+            (mean - 0.5).abs() < 0.002 && (square - 0.01 / 3.0).abs() < 1e-4,
+            "{mean} {square}"
+        );
+        assert_eq!(with(0.0).noisy(vec![0.5; 3], 3), [0.5; 3]);
+    }
+
+    #[test]
     fn without_chance_it_is_a_square_of_the_whole_height() {
-        let augment = AugmentConfig { min_crop: 1.0, flip: false };
+        let augment = AugmentConfig { min_crop: 1.0, flip: false, noise: 0.0 };
         let image = columns(16, 16);
         assert_eq!(augment.square(&image, 16, 7), middle(&image, 16));
         // A tiny picture is made larger.

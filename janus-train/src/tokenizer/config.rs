@@ -132,6 +132,7 @@ impl Recipe for TokenizerConfig {
             return Err(RecipeError::range("decoder_only", true, range));
         }
         between("augment.min_crop", self.augment.min_crop, 0.1, 1.0)?;
+        between("augment.noise", self.augment.noise, 0.0, 1.0)?;
         whole("critic.layers", self.critic.layers, 1, 8)?;
         whole("critic.width", self.critic.width, 1, 4096)?;
         let loss = &self.loss;

@@ -58,14 +58,16 @@ impl LossConfig {
     ///
     /// # Shapes
     /// - `pixels`: `[N, 3, S, S]` in [-1, 1]
+    /// - `seen`: the same, as the encoder sees them
     pub fn tokenizer(
         &self,
         vq: &VqModel,
         critic: Option<&Critic>,
         lpips: Option<&Lpips>,
         pixels: &Tensor<4>,
+        seen: Tensor<4>,
     ) -> TokenizerLoss {
-        let (pictures, quantized) = vq.reconstruct(pixels.clone());
+        let (pictures, quantized) = vq.reconstruct(seen);
         let squares = (pictures.clone() - pixels.clone()).square().mean();
         let mut terms = vec![
             ("reconstruction", self.reconstruction, squares),

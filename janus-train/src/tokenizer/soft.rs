@@ -118,12 +118,12 @@ fn cholesky(size: usize, matrix: impl Fn(usize, usize) -> f64) -> Vec<Vec<f64>> 
     let least = 1e-12 * (0..size).map(|i| matrix(i, i)).sum::<f64>() + f64::MIN_POSITIVE;
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(size);
     for i in 0..size {
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let mut row: Vec<f64> = Vec::with_capacity(i + 1);
-        for j in 0..=i {
-            let other = if j == i { &row } else { &rows[j] };
-            let rest = matrix(i, j) - row.iter().zip(other).map(|(a, b)| a * b).sum::<f64>();
-            row.push(if j == i { rest.max(least).sqrt() } else { rest / rows[j][j] });
+        for (j, above) in rows.iter().enumerate() {
+            row.push((matrix(i, j) - product(&row, above)) / above[j]);
         }
+        row.push((matrix(i, i) - product(&row, &row)).max(least).sqrt());
         rows.push(row);
     }
     rows

@@ -29,6 +29,9 @@ use crate::run::{Found, Role, Run, RunError, Staging, model_in};
 use crate::strategy::{Measured, StepError, Training};
 use crate::weights::{self, Pupil, begin, learning};
 
+/// What the noise before the encoder is drawn by.
+const NOISE: u64 = 301;
+
 /// Gradients of both networks; the critic's only where it learns.
 #[derive(Debug)]
 pub struct Pair {
@@ -140,8 +143,9 @@ impl TokenizerTraining {
             self.whiten(pictures);
         }
         let mut sums = Sums::default();
-        for rows in pictures.chunks(self.config.batch.rows.max(1)) {
-            self.micro(step, rows, rows.len() as f64 / pictures.len() as f64, &mut sums)?;
+        for (part, rows) in (0..).zip(pictures.chunks(self.config.batch.rows.max(1))) {
+            let share = rows.len() as f64 / pictures.len() as f64;
+            self.micro((step, part), rows, share, &mut sums)?;
         }
         let Sums { mut tokenizer, mut critic, mut measured } = sums;
         let (clip, mut norm) = (self.config.optimizer.clip, 0.0);
@@ -162,7 +166,7 @@ impl TokenizerTraining {
             let vq = self.vq.part().valid();
             let pixels = self.tensor(some).inner();
             let chance = (self.config.seed, step, window);
-            Moves::find(&mut self.usage, chance, || vq.directions(pixels))
+            Moves::find(&vq, &mut self.usage, chance, || vq.directions(pixels))
         });
         measured.tokens = measured.supervised;
         Ok((Pair { tokenizer, critic }, measured))
@@ -173,9 +177,9 @@ impl TokenizerTraining {
         let pixels = self.tensor(pictures).inner();
         let still = self.vq.part().valid();
         self.vq.change(|vq| soft::whiten(vq, &still, pixels.clone()));
-        let latents = self.vq.part().valid().directions(pixels);
+        let white = self.vq.part().valid();
         let codes = (0..self.usage.codes()).collect();
-        let moves = Moves::onto(codes, &latents, (self.config.seed, 0));
+        let moves = Moves::onto(&white, codes, white.directions(pixels), (self.config.seed, 0));
         self.vq.change(|vq| moves.apply(vq));
         self.average = self.config.average.map(|_| self.vq.part().valid());
     }
@@ -183,15 +187,16 @@ impl TokenizerTraining {
     /// Adds what some pictures of a step teach, of which they are a `share`.
     fn micro(
         &mut self,
-        step: u64,
+        (step, part): (u64, u64),
         pictures: &[PixelValues],
         share: f64,
         sums: &mut Sums,
     ) -> Result<(), StepError> {
         let asked = self.config.loss.is_adversarial(step);
         let pixels = self.tensor(pictures);
+        let seen = self.seen(pictures, hash(&[self.config.seed, NOISE, step, part]));
         let (vq, judge, loss) = (self.vq.part(), self.critic.part(), &self.config.loss);
-        let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels);
+        let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels, seen);
         let TokenizerLoss { total, terms, pictures: made, codes } = judged;
         let gradients = (total.clone() * share).backward();
         sums.tokenizer.accumulate(vq, GradientsParams::from_grads(gradients, vq));
@@ -215,9 +220,19 @@ impl TokenizerTraining {
 
     /// `[N, 3, S, S]`, where gradients are known.
     fn tensor(&self, pictures: &[PixelValues]) -> Tensor<4> {
+        self.numbers(pictures.iter().flat_map(|p| &p.data).copied().collect())
+    }
+
+    /// The same, as the encoder sees it.
+    fn seen(&self, pictures: &[PixelValues], chance: u64) -> Tensor<4> {
+        let clean = pictures.iter().flat_map(|p| &p.data).copied().collect();
+        self.numbers(self.config.augment.noisy(clean, chance))
+    }
+
+    fn numbers(&self, numbers: Vec<f32>) -> Tensor<4> {
         let side = self.config.side;
-        let numbers: Vec<f32> = pictures.iter().flat_map(|p| &p.data).copied().collect();
-        let data = TensorData::new(numbers, [pictures.len(), 3, side, side]);
+        let count = numbers.len() / (3 * side * side);
+        let data = TensorData::new(numbers, [count, 3, side, side]);
         Tensor::from_data(data, (&self.device, DType::F32))
     }
 
