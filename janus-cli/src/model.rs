@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::DType;
 use janus_infer::memory::{Place, Workload, forecast, pictures_at_once};
 use janus_infer::{Engine, Guidance};
 use janus_model::adapters::AdapterFiles;
 use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
+use janus_model::ops::Products;
 use janus_model::processor::{FileError, ProcessorError, read_file};
 use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
 use sha2::{Digest, Sha256};
@@ -52,6 +54,11 @@ impl Loaded {
         let options = LoadOptions {
             parts,
             dtype: args.dtype.map(|wish| wish.dtype()),
+            // Exact, unless bf16 was asked for: then as PyTorch computes in bf16.
+            products: match args.dtype {
+                Some(wish) if wish.dtype() == DType::BF16 => Products::Bf16,
+                _ => Products::F32,
+            },
             limits: args.limits.limits(),
             adapters: choice.adapters,
             ..LoadOptions::default()

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::gen_head::GenHead;
 use crate::kv_cache::KvCache;
 use crate::llama::{LanguageModel, Mask};
+use crate::ops::{Products, with_products};
 use crate::precision::Precision;
 use crate::projector::Projector;
 use crate::rope::{Positions, Rope};
@@ -113,7 +114,8 @@ impl Janus {
         let what = "understanding a picture";
         let tower = loaded(&self.vision_model, what, "vision_model")?;
         let aligner = loaded(&self.aligner, what, "aligner")?;
-        Ok(aligner.forward(tower.forward(pixels.cast(self.precision.compute))))
+        let pixels = pixels.cast(self.precision.compute);
+        Ok(self.rounded(|| aligner.forward(tower.forward(pixels))))
     }
 
     /// Embeddings of text tokens.
@@ -187,7 +189,13 @@ impl Janus {
         mask: &Mask,
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        self.language_model.model.forward(x, rope, positions, mask, cache)
+        let model = &self.language_model.model;
+        if x.dims()[1] == 1 {
+            // How many rows are decoded together must not show in any of them, and one row is not
+            // rounded.
+            return model.forward(x, rope, positions, mask, cache);
+        }
+        self.rounded(|| model.forward(x, rope, positions, mask, cache))
     }
 
     /// Logits over the vocabulary, in f32, where the text head is: see [`crate::tables`].
@@ -261,7 +269,16 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the generation half.
     pub fn decode_codes(&self, codes: Tensor<2, Int>) -> Result<Tensor<4>, Error> {
         let vq = loaded(&self.gen_vision_model, "decoding a picture", "gen_vision_model")?;
-        Ok(vq.decode(codes).cast(DType::F32))
+        Ok(self.rounded(|| vq.decode(codes)).cast(DType::F32))
+    }
+
+    /// Does `work` with products rounded if that is this model's way; else as whoever calls it
+    /// wants them.
+    fn rounded<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.precision.products {
+            Products::Bf16 => with_products(Products::Bf16, work),
+            Products::F32 => work(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::checkpoint::{
 use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
+use crate::ops::Products;
 use crate::parameters::parameters;
 use crate::precision::{Family, Precision};
 use crate::tables::{TextTables, is_table};
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// All formats, in place of the choice for the device; `dtype` is then ignored.
     pub precision: Option<Precision>,
+    /// What factors of products are rounded to where weights are kept in bf16 on the CPU.
+    pub products: Products,
     /// Where the text tables are kept.
     pub tables: TextTables,
     /// Bounds on what files may claim.
@@ -77,7 +80,8 @@ impl Janus {
         let supports = |dtype| device.supports_dtype(dtype);
         let precision = match options.precision {
             Some(precision) => precision,
-            None => Precision::choose(Family::of(device), file, options.dtype, supports)?,
+            None => Precision::choose(Family::of(device), file, options.dtype, supports)?
+                .with_products(options.products),
         };
         let mut model = config.init(options.parts, precision, device);
         model.place_tables(options.tables, options.parts, device)?;

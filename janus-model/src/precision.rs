@@ -8,11 +8,12 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device};
 
 use crate::error::Error;
+use crate::ops::Products;
 
 /// The families of devices that differ in what they compute well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// CPU through Flex: low precision as storage, arithmetic in f32.
+    /// CPU through Flex: low precision as storage, sums in f32; see [`Products`].
     Cpu,
     /// CPU through ndarray: f32 only.
     NdArray,
@@ -51,12 +52,19 @@ pub struct Precision {
     pub compute: DType,
     /// Convolutions of the image tokenizer, whose activations overflow f16.
     pub image_tokenizer: DType,
+    /// What factors are rounded to on the CPU where there are many: prompts, pictures that are
+    /// looked at, pictures that are drawn. [`LoadOptions`](crate::LoadOptions) asks for it.
+    pub products: Products,
 }
 
 impl Precision {
     /// Everything in f32.
-    pub const F32: Self =
-        Self { weights: DType::F32, compute: DType::F32, image_tokenizer: DType::F32 };
+    pub const F32: Self = Self {
+        weights: DType::F32,
+        compute: DType::F32,
+        image_tokenizer: DType::F32,
+        products: Products::F32,
+    };
 
     /// The formats for a checkpoint stored in `file` (f32, f16 or bf16).
     ///
@@ -88,6 +96,13 @@ impl Precision {
                 Err(Error::Dtype { device: format!("{family:?}"), dtype: format!("{dtype:?}") })
             }
         }
+    }
+
+    /// With products rounded so, if weights are kept in bf16: whoever keeps them in f32 wants them
+    /// exact.
+    pub(crate) fn with_products(self, products: Products) -> Self {
+        let narrow = self.weights == DType::BF16;
+        Self { products: if narrow { products } else { Products::F32 }, ..self }
     }
 
     /// The format a parameter is kept in, by its path in [`crate::janus::Janus`] and its rank.

@@ -13,6 +13,7 @@ pub(crate) mod validate;
 
 use std::path::PathBuf;
 
+use janus_model::ops::Products;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -106,6 +107,9 @@ pub struct ComputeConfig {
     /// where the device computes in it, else f32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
+    /// What factors of matrix products of a step are rounded to on the CPU.
+    #[serde(skip_serializing_if = "is_exact")]
+    pub products: Products,
     /// Keep the input of each block only, and work its inside out again: see [`crate::recompute`].
     pub recompute: bool,
     /// Threads that read and decode samples ahead; 0 for none.
@@ -124,9 +128,14 @@ pub enum Dtype {
     Bf16,
 }
 
+/// Whether a recipe need not say it.
+pub(crate) fn is_exact(products: &Products) -> bool {
+    *products == Products::F32
+}
+
 impl Default for ComputeConfig {
     fn default() -> Self {
-        Self { dtype: None, recompute: false, workers: 2, ahead: 64 }
+        Self { dtype: None, products: Products::F32, recompute: false, workers: 2, ahead: 64 }
     }
 }
 

@@ -4,6 +4,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
 use janus_model::checkpoint::{CheckpointError, Fingerprint};
+use janus_model::ops::{Products, with_products};
 use janus_model::processor::PixelValues;
 use janus_model::vq::VqModel;
 use janus_model::{Error, Janus};
@@ -61,7 +62,8 @@ impl Encode for FrozenTokenizer {
         let data = TensorData::new(numbers, [pictures.len(), 3, side, side]);
         let device = self.model.devices().into_iter().next().ok_or("no weights")?;
         let pixels = Tensor::<4>::from_data(data, (&device, DType::F32)).cast(self.dtype);
-        let codes = self.model.encode(pixels); // [N, codes]
+        // Whatever the training that asks for them computes with, codes stay what they are.
+        let codes = with_products(Products::F32, || self.model.encode(pixels)); // [N, codes]
         let [_, each] = codes.dims();
         let codes = codes.into_data().convert::<i32>();
         let codes: Vec<i32> = codes.try_into_vec().map_err(|error| format!("{error:?}"))?;

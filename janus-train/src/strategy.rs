@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use janus_model::ErrorKind;
+use janus_model::ops::{Products, with_products};
 use serde_json::Value;
 
 use crate::config::{GuardConfig, TrainConfig};
@@ -113,6 +114,8 @@ pub struct Plan {
     /// Planned checkpoints without a new best validation loss after which the run ends; 0 for
     /// never.
     pub patience: u64,
+    /// What factors of matrix products are rounded to.
+    pub products: Products,
     /// What may be left out.
     pub guard: GuardConfig,
     /// Number that all chance derives from.
@@ -131,6 +134,7 @@ impl Plan {
             schedule: config.schedule(),
             every: config.save.every as u64,
             patience: config.valid.patience as u64,
+            products: config.compute.products,
             guard: config.guard,
             seed: config.seed,
             allow: Allow::default(),
@@ -357,7 +361,8 @@ impl<T: Training> Session<'_, '_, T> {
             let measured = Measured { loss: f64::NAN, grad_norm: f64::NAN, ..Measured::default() };
             (measured, self.state.guard.judge(step, f64::NAN, f64::NAN))
         } else {
-            let Some(found) = self.trainee.gradients(step).map_err(failed)? else {
+            let found = with_products(self.plan.products, || self.trainee.gradients(step));
+            let Some(found) = found.map_err(failed)? else {
                 return Ok(ControlFlow::Break(()));
             };
             let (gradients, measured) = found;

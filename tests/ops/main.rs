@@ -5,6 +5,7 @@
 mod common;
 mod loss;
 mod pictures;
+mod rounded;
 mod rows;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -317,7 +317,8 @@ fn formats_of_gpus_compute_the_same_up_to_rounding() {
     for (half, image_tokenizer, bound) in
         [(DType::BF16, DType::BF16, 0.05), (DType::F16, DType::F32, 0.005)]
     {
-        let precision = Precision { weights: half, compute: half, image_tokenizer };
+        let precision =
+            Precision { weights: half, compute: half, image_tokenizer, ..Precision::F32 };
         let options = LoadOptions { precision: Some(precision), ..Default::default() };
         let (janus, _) = Janus::load(&path, &device, &options).unwrap();
         let close = |key: &str, actual: &[f32]| {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use janus_model::ops::Products;
 use janus_train::config::{GuardConfig, OnNan};
 use janus_train::run::moments::{self, learners};
 use janus_train::run::{Allow, Found, Keep, Role, Run, RunError, Staging};
@@ -109,7 +110,18 @@ impl Training for Pupil {
 fn plan(guard: GuardConfig) -> Plan {
     let schedule = Schedule { peak: 0.01, warmup: 4, steps: STEPS, shape: Shape::Cosine };
     let (identity, allow) = (identity(), Allow::default());
-    Plan { identity, schedule, every: 5, patience: 0, guard, seed: 7, allow, events: None }
+    let products = Products::F32;
+    Plan {
+        identity,
+        schedule,
+        every: 5,
+        patience: 0,
+        products,
+        guard,
+        seed: 7,
+        allow,
+        events: None,
+    }
 }
 
 /// Trains until `stop` steps are done.

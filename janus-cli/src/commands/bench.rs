@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use janus_infer::chat::{Prompt, TextRequest, Writing};
 use janus_infer::generate::{Drawing, ImageRequest, pixels};
 use janus_infer::{Guidance, InferError, memory};
+use janus_model::ops::Products;
 use janus_model::{Janus, Parts};
 use serde_json::{Value, json};
 
@@ -218,7 +219,8 @@ impl Bench<'_> {
         let peak = stages.iter().filter_map(|stage| stage.peak).max();
         json!({
             "device": device, "dtype": name(self.janus.precision().weights),
-            "compute": name(self.janus.precision().compute), "threads": machine::threads(),
+            "compute": name(self.janus.precision().compute),
+            "products": self.janus.precision().products, "threads": machine::threads(),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
             "stages": list, "peak_resident_bytes": peak,
             "private_bytes": process::memory().map(|memory| memory.private),
@@ -231,7 +233,10 @@ impl Bench<'_> {
             "{}, weights {}, arithmetic {}, {} threads\n\n",
             loaded.device,
             name(precision.weights),
-            name(precision.compute),
+            match precision.products {
+                Products::Bf16 => "bf16 into f32".to_owned(),
+                Products::F32 => name(precision.compute),
+            },
             machine::threads()
         );
         for stage in stages {

@@ -17,12 +17,15 @@ mod cross_entropy;
 #[cfg(feature = "cpu")]
 pub mod flex;
 mod gelu;
+mod products;
 pub mod reference;
 mod tracked;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
+
+pub use products::{Products, with_products};
 
 /// Which of its tensors [`JanusOps::attention_rows`] uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

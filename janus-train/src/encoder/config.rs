@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use janus_model::JanusConfig;
 use janus_model::load::part_names;
+use janus_model::ops::Products;
 use serde::{Deserialize, Serialize};
 
 use super::training::EncoderTraining;
@@ -12,6 +13,7 @@ use super::{HEADS, PART};
 use crate::config::validate::{Checked, whole};
 use crate::config::{
     GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, Source, ValidConfig,
+    is_exact,
 };
 use crate::data::OnBad;
 use crate::parts::{Common, Description, Network, Opened, Part, PartBatch, PartError, Recipe};
@@ -35,6 +37,9 @@ pub struct EncoderConfig {
     pub seed: u64,
     /// Optimizer steps.
     pub steps: usize,
+    /// What factors of matrix products of a step are rounded to on the CPU.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub products: Products,
     /// From the tokens of a picture to one row.
     pub pooling: Pooling,
     /// The tower of captions.
@@ -95,6 +100,7 @@ impl Recipe for EncoderConfig {
             model: &self.model,
             seed: self.seed,
             steps: self.steps,
+            products: self.products,
             schedule: &self.schedule,
             optimizer: &self.optimizer,
             batch: self.batch,

@@ -111,7 +111,7 @@ fn go<R: Recipe>(
     device: &Device,
     watcher: &mut Watcher,
 ) -> Result<End, PartError> {
-    let Common { seed, steps, schedule, save, guard, valid, .. } = recipe.common();
+    let Common { seed, steps, products, schedule, save, guard, valid, .. } = recipe.common();
     let Opened { mut training, identity } = recipe.open(device)?;
     let keep = Keep { last: save.keep, best: save.best, every: save.keep_every as u64 };
     let mut run = Run::open(output, keep)?;
@@ -127,6 +127,7 @@ fn go<R: Recipe>(
         },
         every: save.every as u64,
         patience: valid.patience as u64,
+        products,
         guard: *guard,
         seed,
         allow: Allow::default(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use janus_model::ops::Products;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,8 @@ pub struct Common<'a> {
     pub seed: u64,
     /// Optimizer steps.
     pub steps: usize,
+    /// What factors of matrix products of a step are rounded to.
+    pub products: Products,
     /// Learning rate by step.
     pub schedule: &'a ScheduleConfig,
     /// How gradients become changes.

@@ -8,8 +8,8 @@ use super::split::{Split, belongs};
 pub const SIDE: f32 = 64.0;
 /// Between objects, and between them and the edge.
 const GAP: f32 = 2.5;
-/// The tangent of half of 8 degrees.
-const MOST_TURN: f32 = 0.07;
+/// The tangent of half of 4 degrees.
+const MOST_TURN: f32 = 0.035;
 /// Tries to find room for an object before another scene is drawn.
 const TRIES: usize = 50;
 
@@ -202,7 +202,7 @@ impl Scene {
             radius,
             size,
             turn: chance.between(-MOST_TURN, MOST_TURN),
-            shift: std::array::from_fn(|_| chance.between(-8.0, 8.0)),
+            shift: std::array::from_fn(|_| chance.between(-4.0, 4.0)),
             // Nothing is darker than black, and a darker white is that of a tint.
             outlined: chance.happens(0.2) && !matches!(look.colour, Colour::Black | Colour::White),
         });
@@ -212,12 +212,14 @@ impl Scene {
 
 fn background(chance: &mut Chance) -> Background {
     let tint = *chance.pick(&Tint::ALL);
-    let shift = std::array::from_fn(|_| chance.between(-6.0, 6.0));
-    let slope = match chance.happens(0.3) {
-        true => std::array::from_fn(|_| chance.between(-14.0, 14.0)),
+    // Little, or a tokenizer spends its codes on shades nobody sees, and they are noise to whoever
+    // learns to draw with them.
+    let shift = std::array::from_fn(|_| chance.between(-2.0, 2.0));
+    let slope = match chance.happens(0.2) {
+        true => std::array::from_fn(|_| chance.between(-10.0, 10.0)),
         false => [0.0; 2],
     };
-    let noise = if chance.happens(0.5) { chance.between(1.0, 4.0) } else { 0.0 };
+    let noise = if chance.happens(0.4) { chance.between(1.0, 4.0) } else { 0.0 };
     Background { tint, shift, slope, noise, grain: chance.bits() }
 }
 

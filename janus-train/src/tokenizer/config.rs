@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use janus_model::JanusConfig;
 use janus_model::checkpoint::LazyTensor;
 use janus_model::load::part_names;
+use janus_model::ops::Products;
 use janus_model::vq::{VqConfig, VqModel};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,7 @@ use super::{AugmentConfig, CRITIC, CriticConfig, LossConfig, LpipsConfig, PART, 
 use crate::config::validate::{Checked, between, positive, whole};
 use crate::config::{
     GuardConfig, OptimizerConfig, RecipeError, SaveConfig, ScheduleConfig, Source, ValidConfig,
+    is_exact,
 };
 use crate::data::OnBad;
 use crate::parts::{Common, Description, Network, Opened, Part, PartBatch, PartError, Recipe};
@@ -39,6 +41,9 @@ pub struct TokenizerConfig {
     pub seed: u64,
     /// Optimizer steps.
     pub steps: usize,
+    /// What factors of matrix products of a step are rounded to on the CPU.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub products: Products,
     /// Side of the pictures, in pixels; need not be that of the model.
     pub side: usize,
     /// Decay of the average of the weights, which is then what is kept; without one, no average.
@@ -95,6 +100,7 @@ impl Recipe for TokenizerConfig {
             model: &self.model,
             seed: self.seed,
             steps: self.steps,
+            products: self.products,
             schedule: &self.schedule,
             optimizer: &self.optimizer,
             batch: self.batch,

@@ -20,6 +20,8 @@ use super::integers;
 use super::rows::multiply_add;
 use super::share::{Heads, Matrix, Shared, product};
 use super::simd::{exp, largest, sum, widest};
+use super::tiles::Result;
+use crate::ops::products::{Products, products};
 
 /// Queries at a time.
 const BLOCK: usize = 64;
@@ -35,6 +37,7 @@ pub struct Attention {
     turn: Option<Turn>,
     /// The first key that each query of each row sees, where it sees none after itself.
     first: Option<Vec<Vec<usize>>>,
+    products: Products,
 }
 
 /// What one head works with.
@@ -59,7 +62,8 @@ impl Attention {
             None => None,
         };
         let turn = turn.map(|(cos, sin)| (cos.to_contiguous(), sin.to_contiguous()));
-        Some(Self { q: Heads::new(q), k: Heads::new(k), v: Heads::new(v), turn, first })
+        let [q, k, v] = [q, k, v].map(Heads::new);
+        Some(Self { q, k, v, turn, first, products: products() })
     }
 
     /// `[B, T, H, d]`.
@@ -115,6 +119,13 @@ impl Attention {
         });
     }
 
+    /// # Safety
+    /// As [`product`].
+    unsafe fn product(&self, at: *mut f32, stride: usize, add: bool, a: Matrix, b: Matrix) {
+        // SAFETY: the same contract.
+        unsafe { product(self.products, Result { at, stride, add }, a, b) }
+    }
+
     fn scratch(&self, row: usize, kv_head: usize) -> Scratch {
         let [_, tokens, _, width] = self.q.size;
         let mut keys = vec![0.0; tokens * width];
@@ -135,7 +146,7 @@ impl Attention {
         let (q, k) = (lines(&s.queries).rows(queries.clone()), lines(&s.keys).rows(seen.clone()));
         s.weights.resize(BLOCK * count.max(s.weights.len() / BLOCK), 0.0);
         // SAFETY: the buffer has room for BLOCK × count and is borrowed for this call alone.
-        unsafe { product(s.weights.as_mut_ptr(), count, false, q, k.turned()) };
+        unsafe { self.product(s.weights.as_mut_ptr(), count, false, q, k.turned()) };
         for (line, query) in s.weights.chunks_exact_mut(count).zip(queries) {
             match &self.first {
                 Some(first) => {
@@ -169,7 +180,7 @@ impl Attention {
             // SAFETY: `y` is this head of this row, whose tokens are `heads · width` apart.
             unsafe {
                 let y = y.add(start * heads * width);
-                product(y, heads * width, false, weights, values.rows(seen));
+                self.product(y, heads * width, false, weights, values.rows(seen));
             }
         }
     }
@@ -196,7 +207,7 @@ impl Attention {
             // SAFETY: `slopes` has as much room as `weights`; nobody else has it.
             unsafe {
                 let to = s.slopes.as_mut_ptr();
-                product(to, count, false, gradient, values.rows(seen.clone()).turned());
+                self.product(to, count, false, gradient, values.rows(seen.clone()).turned());
             }
             let lines = s.slopes.chunks_exact_mut(count).zip(s.weights.chunks_exact(count));
             lines.take(queries.len()).for_each(|(slopes, weights)| softmax_back(slopes, weights));
@@ -208,16 +219,16 @@ impl Attention {
             // is this head of this row, whose tokens are `kv_heads · width` apart.
             unsafe {
                 let stride = kv_heads * width;
-                product(
+                self.product(
                     by_values.add(seen.start * stride),
                     stride,
                     true,
                     weights.turned(),
                     gradient,
                 );
-                product(by_queries.as_mut_ptr().add(start * width), width, false, slopes, k);
+                self.product(by_queries.as_mut_ptr().add(start * width), width, false, slopes, k);
                 let keys = by_keys.as_mut_ptr().add(seen.start * width);
-                product(keys, width, true, slopes.turned(), q);
+                self.product(keys, width, true, slopes.turned(), q);
             }
         }
     }

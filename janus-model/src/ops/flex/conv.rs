@@ -14,7 +14,9 @@ use rayon::prelude::*;
 
 use super::numbers;
 use super::share::{Matrix, Shared, product};
+use super::tiles::Result;
 use crate::ops::Convolution;
+use crate::ops::products::{Products, products};
 
 /// Numbers in the columns at hand: 2 MiB.
 const COLUMNS: usize = 1 << 19;
@@ -28,6 +30,7 @@ struct Size {
     output: [usize; 3], // C_out, H', W'
     kernel: [usize; 2],
     rule: Convolution,
+    products: Products,
 }
 
 impl Size {
@@ -37,7 +40,8 @@ impl Size {
         let [height, width] = rule.output([x[2], x[3]], kernel);
         assert_eq!(x[1], w[1], "conv2d: channels differ");
         let output = [w[0], height, width];
-        Self { count: x[0], input: [x[1], x[2], x[3]], output, kernel, rule }
+        let input = [x[1], x[2], x[3]];
+        Self { count: x[0], input, output, kernel, rule, products: products() }
     }
 
     /// Length of a column.
@@ -62,6 +66,13 @@ impl Size {
 
     fn result(&self) -> usize {
         self.output.iter().product()
+    }
+
+    /// # Safety
+    /// As [`product`].
+    unsafe fn product(&self, at: *mut f32, stride: usize, add: bool, a: Matrix, b: Matrix) {
+        // SAFETY: the same contract.
+        unsafe { product(self.products, Result { at, stride, add }, a, b) }
     }
 }
 
@@ -94,7 +105,7 @@ pub fn forward(
         let columns = lay_out(x, size, rows, columns);
         let weight = Matrix::new(weight, [channels, size.column()], [size.column(), 1]);
         // SAFETY: as above, for all channels.
-        unsafe { product(y, height * width, true, weight, columns) };
+        unsafe { size.product(y, height * width, true, weight, columns) };
     });
     FloatTensor::<Flex>::from_data(TensorData::new(y, [size.count, channels, height, width]))
 }
@@ -157,13 +168,13 @@ fn some_back(
             // SAFETY: both buffers are borrowed by these calls alone; `back` has room for the
             // columns, and where the picture is the matrix, `by_x` for its places.
             unsafe {
-                product(by_weight.as_mut_ptr(), column, true, gradient, seen.turned());
+                size.product(by_weight.as_mut_ptr(), column, true, gradient, seen.turned());
                 if size.plain() {
                     let by_x = by_x.as_mut_ptr().add(first * width);
-                    product(by_x, height * width, true, weight.turned(), gradient);
+                    size.product(by_x, height * width, true, weight.turned(), gradient);
                 } else {
                     back.resize(column * places, 0.0);
-                    product(back.as_mut_ptr(), places, false, weight.turned(), gradient);
+                    size.product(back.as_mut_ptr(), places, false, weight.turned(), gradient);
                 }
             }
             if !size.plain() {

@@ -2,9 +2,10 @@
 //!
 //! A decoding step reads every weight once and multiplies it with one row per sequence, so it
 //! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
-//! row is widened in registers and met with all rows of `x` ([`super::rows`]). Many rows
-//! (prefill, pictures): a block of weight rows is widened to f32 in cache, then `gemm` does the
-//! arithmetic. Either way, blocks of output columns run in parallel.
+//! row is widened in registers and met with all rows of `x` ([`super::strips`], [`super::rows`]). Many rows
+//! (prefill, pictures): [`super::tiles`] take bf16 as it is; elsewhere a block of weight rows is
+//! widened to f32 in cache, then `gemm` does the arithmetic. In every case, blocks of output columns
+//! run in parallel.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -13,6 +14,9 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::rows::{self, Widen};
+use super::strips::Split;
+use super::tiles::{self, Lines, Result, Way};
+use crate::ops::products::{Products, products};
 
 /// Up to this many rows of `x`, weights are widened in registers.
 pub const FEW_ROWS: usize = 8;
@@ -28,7 +32,14 @@ pub fn linear(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Fl
     let x_values = &x.storage::<f32>()[..rows * input];
     let size = Size { rows, input, output };
     let y = match weight.dtype() {
-        DType::BF16 => product(x_values, &weight.storage::<bf16>()[..output * input], size),
+        DType::BF16 => {
+            let weight = &weight.storage::<bf16>()[..output * input];
+            let fast = match rows {
+                0..=FEW_ROWS => in_strips(x_values, weight, size),
+                _ => in_tiles(x_values, weight, size),
+            };
+            fast.unwrap_or_else(|| product(x_values, weight, size))
+        }
         DType::F16 => product(x_values, &weight.storage::<f16>()[..output * input], size),
         _ => product(x_values, &weight.storage::<f32>()[..output * input], size),
     };
@@ -40,6 +51,36 @@ struct Size {
     rows: usize,
     input: usize,
     output: usize,
+}
+
+/// Few rows of `x`, where the processor has [`strips`](super::strips) for them.
+fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
+    let mut y = vec![0.0; size.rows * size.output];
+    if size.input == 0 || y.is_empty() {
+        return Some(y);
+    }
+    let x = Split::new(x, size.rows, size.input)?;
+    let columns = Columns(y.as_mut_ptr());
+    weight.par_chunks(BLOCK * size.input).enumerate().for_each(|(block, weight)| {
+        let (columns, first) = (columns, block * BLOCK);
+        // SAFETY: row < rows and first + weight < output, so the place is inside `y`; no other
+        // piece owns this column.
+        x.meet(weight, |row, weight, sum| unsafe {
+            *columns.0.add(row * size.output + first + weight) = sum;
+        });
+    });
+    Some(y)
+}
+
+/// Many rows of `x`, where the processor has [`tiles`] for them.
+fn in_tiles(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
+    let mut y = vec![0.0; size.rows * size.output];
+    let result = Result { at: y.as_mut_ptr(), stride: size.output, add: false };
+    let x = Lines::wide(x, [size.rows, size.input], [size.input, 1]);
+    let weight = Lines::narrow(weight, [size.output, size.input]);
+    let way = Way { half: products() == Products::Bf16, parallel: true };
+    // SAFETY: `y` has a row for every row of `x`, and a column for every row of the weight.
+    unsafe { tiles::multiply(result, x, weight, way) }.then_some(y)
 }
 
 /// The result while its column blocks are being filled.

@@ -12,6 +12,8 @@ mod pointwise;
 mod rows;
 mod share;
 mod simd;
+mod strips;
+mod tiles;
 
 use burn::backend::Flex;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};

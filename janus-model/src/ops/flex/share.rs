@@ -4,6 +4,9 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 
+use super::tiles::{self, Lines, Result, Way};
+use crate::ops::products::{Products, products};
+
 /// A buffer while parallel pieces fill it, each its own elements.
 #[derive(Clone, Copy)]
 pub struct Shared(*mut f32);
@@ -50,33 +53,36 @@ impl<'a> Matrix<'a> {
         let ([a, b], [c, d]) = (self.size, self.strides);
         Self { size: [b, a], strides: [d, c], ..self }
     }
+
+    /// Its rows.
+    fn lines(self) -> Lines<'a> {
+        Lines::wide(self.values, self.size, self.strides)
+    }
 }
 
-/// `y = a·b`, or `y += a·b`; rows of `y` are `stride` apart. On this thread alone.
+/// `y = a·b`, or `y += a·b`, of factors rounded so. On this thread alone.
 ///
 /// # Safety
 /// `y` must be valid for the rows of `a` times the columns of `b`, and nobody else may use these
 /// elements meanwhile.
-pub unsafe fn product(y: *mut f32, stride: usize, add: bool, a: Matrix, b: Matrix) {
+pub unsafe fn product(products: Products, y: Result, a: Matrix, b: Matrix) {
+    let way = Way { half: products == Products::Bf16, parallel: false };
     // SAFETY: the same contract.
-    unsafe { multiply(y, stride, add, a, b, gemm::Parallelism::None) }
+    unsafe { multiply(y, a, b, way) }
 }
 
 /// As [`product`], on one thread or on all.
 ///
 /// # Safety
 /// As [`product`].
-unsafe fn multiply(
-    y: *mut f32,
-    stride: usize,
-    add: bool,
-    a: Matrix,
-    b: Matrix,
-    threads: gemm::Parallelism,
-) {
+unsafe fn multiply(y: Result, a: Matrix, b: Matrix, way: Way) {
     let ([rows, inner], [inner_b, columns]) = (a.size, b.size);
     assert_eq!(inner, inner_b, "product: widths differ");
     if rows == 0 || columns == 0 {
+        return;
+    }
+    // SAFETY: the same contract.
+    if unsafe { tiles::multiply(y, a.lines(), b.turned().lines(), way) } {
         return;
     }
     let [a_down, a_across] = a.strides.map(|stride| stride as isize);
@@ -87,10 +93,10 @@ unsafe fn multiply(
             rows,
             columns,
             inner,
-            y,
+            y.at,
             1,
-            stride as isize,
-            add,
+            y.stride as isize,
+            y.add,
             a.values.as_ptr(),
             a_across,
             a_down,
@@ -102,7 +108,7 @@ unsafe fn multiply(
             false,
             false,
             false,
-            threads,
+            if way.parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None },
         );
     }
 }
@@ -125,7 +131,9 @@ pub fn whole_product(
     let mut y = Vec::<f32>::with_capacity(rows * columns);
     // SAFETY: there is room for rows × columns; the product writes all of them without reading.
     unsafe {
-        multiply(y.as_mut_ptr(), columns, false, left, right, gemm::Parallelism::Rayon(0));
+        let result = Result { at: y.as_mut_ptr(), stride: columns, add: false };
+        let way = Way { half: products() == Products::Bf16, parallel: true };
+        multiply(result, left, right, way);
         y.set_len(rows * columns);
     }
     FloatTensor::<Flex>::from_data(TensorData::new(y, [rows, columns]))
