@@ -12,6 +12,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use janus_infer::{Guidance, InferError, Sampling};
+use janus_model::ops::Products;
 use janus_model::processor::RgbImage8;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Encoder, EncodingError, Limits};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Record {
     pub device: String,
     /// Number format of the weights.
     pub dtype: String,
+    /// What factors of products were rounded to, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<Products>,
     /// Hash of the codes: whether it is the same picture, without its pixels.
     pub codes_sha256: String,
 }
@@ -235,6 +239,7 @@ mod tests {
             model_fingerprint: "ab".repeat(32),
             device: "cpu".into(),
             dtype: "bf16".into(),
+            products: Some(Products::Bf16),
             codes_sha256: codes_hash(&[1, 2, 3]),
         }
     }

@@ -56,7 +56,7 @@ impl Loaded {
             dtype: args.dtype.map(|wish| wish.dtype()),
             // Exact, unless bf16 was asked for: then as PyTorch computes in bf16.
             products: match args.dtype {
-                Some(wish) if wish.dtype() == DType::BF16 => Products::Bf16,
+                Some(wish) if wish.dtype() == DType::BF16 && !args.unrounded => Products::Bf16,
                 _ => Products::F32,
             },
             limits: args.limits.limits(),

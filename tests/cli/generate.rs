@@ -51,6 +51,11 @@ fn a_picture_in_bf16_is_nearly_the_same() {
     let ran = generate(here.path(), "tiny-pro/original", &words);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_eq!(codes(&ran.json(), 0), numbers("tiny-pro", "gen.codes"));
+    // And it is drawn again as it was drawn, whatever is the default.
+    let model = fixtures().join("tiny-pro/original");
+    let words = ["generate", "--reproduce", "cube.png", "--output", "again.png", "--model"];
+    let again = run(here.path(), &[&words[..], &[model.to_str().unwrap()]].concat());
+    assert_eq!((again.code, again.stdout.as_str()), (0, "again.png\nidentical\n"), "{again}");
     let bytes = std::fs::read(fixtures().join("tiny-pro/expected.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let expected = file.tensor("vq.decode.u8").unwrap();

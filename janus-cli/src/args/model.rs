@@ -38,6 +38,9 @@ pub struct ModelArgs {
     /// Number format of the weights: f32, bf16 or f16 [default: what suits the device].
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<WeightType>,
+    /// bf16 names the format of the weights only: nothing is rounded.
+    #[arg(skip)]
+    pub unrounded: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use janus_infer::preview::preview;
 use janus_infer::{DrawEvent, DrawProgress, Engine, Manner, Picture};
+use janus_model::ops::Products;
 use janus_model::processor::RgbImage8;
 use serde_json::{Value, json};
 
@@ -36,6 +37,8 @@ pub struct Origin {
     pub device: String,
     /// Number format of the weights.
     pub dtype: String,
+    /// What factors of products are rounded to, where they are.
+    pub products: Option<Products>,
     /// Pictures that are drawn from.
     pub sources: Vec<Source>,
 }
@@ -44,12 +47,14 @@ impl Origin {
     /// Of a model that was loaded.
     pub fn new(loaded: &Loaded, identity: Identity, sources: &Sources) -> Self {
         let Identity { name, fingerprint, adapters } = identity;
+        let precision = loaded.engine.janus().precision();
         Self {
             model: name,
             fingerprint: fingerprint.to_string(),
             adapters,
             device: loaded.device.clone(),
-            dtype: short_name(loaded.engine.janus().precision().weights).to_owned(),
+            dtype: short_name(precision.weights).to_owned(),
+            products: Some(precision.products).filter(|products| *products != Products::F32),
             sources: sources.record(),
         }
     }
@@ -73,6 +78,7 @@ impl Origin {
             adapters: self.adapters.clone(),
             device: self.device.clone(),
             dtype: self.dtype.clone(),
+            products: self.products,
             codes_sha256: codes_hash(&picture.codes),
         }
     }
