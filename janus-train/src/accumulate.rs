@@ -120,7 +120,7 @@ impl Trainee {
         match self.activations() {
             Activations::Kept => {
                 let losses = self.losses(batch)?;
-                let mean = losses.joined().mean_over(total);
+                let mean = self.objective(losses.clone(), total);
                 // Text alone reaches nothing that stage 1 trains.
                 let gradients = match mean.is_tracked() {
                     true => GradientsParams::from_grads(mean.backward(), &self.janus),

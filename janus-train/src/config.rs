@@ -218,7 +218,7 @@ pub struct BatchConfig {
     pub isolate: bool,
 }
 
-/// What is hidden from the model while it learns.
+/// What is hidden from the model while it learns, and what counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
@@ -231,6 +231,19 @@ pub struct ObjectiveConfig {
     /// Share of edits in which the codes of the pictures they start from are replaced by padding.
     #[serde(default = "half")]
     pub hidden_codes: f64,
+    /// What a word counts beside an image code. Janus has no such weight, which is 1; where a
+    /// picture of hundreds of codes stands beside answers of a few words, those need more.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub word_weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Whether a recipe need not say it.
+fn is_one(weight: &f64) -> bool {
+    *weight == 1.0
 }
 
 /// As Janus-4o was trained.

@@ -1,5 +1,6 @@
-//! `L = −Σ log p(xᵢ | x₍<ᵢ₎)`: one cross-entropy for words and image codes, no task weights,
-//! averaged over all supervised tokens of the global batch however it is cut up.
+//! `L = −Σ log p(xᵢ | x₍<ᵢ₎)`: one cross-entropy for words and image codes, no task weights
+//! unless a recipe asks for one, averaged over all supervised tokens of the global batch however
+//! it is cut up.
 //!
 //! That average is why sums and counts are kept apart until the end: the mean of the means of
 //! two micro-batches is another number when they supervise different numbers of tokens.
@@ -30,6 +31,14 @@ impl Sum {
     pub fn of(logits: Tensor<2>, targets: Tensor<1, Int>) -> Self {
         let [tokens, _] = logits.dims();
         Self { loss: ops::logit_loss(logits, targets), tokens }
+    }
+
+    /// Each token counting `weight` times.
+    pub fn weighed(self, weight: f64) -> Self {
+        match weight == 1.0 {
+            true => self,
+            false => Self { loss: self.loss * weight, tokens: self.tokens },
+        }
     }
 
     /// Both sums as one.

@@ -92,7 +92,7 @@ impl Trainee {
 
         let y = y.detach().require_grad();
         let losses = losses(janus, model.norm.forward(y.clone()), batch)?;
-        let mut tail = losses.joined().mean_over(total).backward();
+        let mut tail = self.objective(losses.clone(), total).backward();
         let gradient = y.grad_remove(&mut tail).expect("the loss uses the hidden states");
         take(GradientsParams::from_grads(tail, janus));
 

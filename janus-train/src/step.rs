@@ -43,6 +43,8 @@ pub struct Trainee {
     #[module(skip)]
     activations: Activations,
     #[module(skip)]
+    word_weight: f64,
+    #[module(skip)]
     window: Window,
 }
 
@@ -83,7 +85,19 @@ impl Trainee {
     /// Takes a model whose parameters know whether they train.
     pub fn new(janus: Janus, activations: Activations) -> Self {
         let janus = named(janus, "");
-        Self { janus: janus.train(), activations, window: Window::default() }
+        Self { janus: janus.train(), activations, word_weight: 1.0, window: Window::default() }
+    }
+
+    /// The same, where a word counts so much as so many image codes.
+    pub fn with_word_weight(self, word_weight: f64) -> Self {
+        Self { word_weight, ..self }
+    }
+
+    /// What is minimised over the micro-batches of a step that supervises `total` tokens: the mean
+    /// of `losses`, in which a word may count more than an image code, `[1]`.
+    pub(crate) fn objective(&self, mut losses: Losses, total: usize) -> Tensor<1> {
+        losses.text = losses.text.map(|text| text.weighed(self.word_weight));
+        losses.joined().mean_over(total)
     }
 
     /// The model, out of training.

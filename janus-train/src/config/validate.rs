@@ -59,7 +59,8 @@ impl TrainConfig {
         optimizer(&self.optimizer)?;
         between("objective.unconditional", self.objective.unconditional, 0.0, 1.0)?;
         between("objective.first_sentence", self.objective.first_sentence, 0.0, 1.0)?;
-        between("objective.hidden_codes", self.objective.hidden_codes, 0.0, 1.0)
+        between("objective.hidden_codes", self.objective.hidden_codes, 0.0, 1.0)?;
+        between("objective.word_weight", self.objective.word_weight, 0.0, 1000.0)
     }
 
     fn validate_batch(&self) -> Checked {

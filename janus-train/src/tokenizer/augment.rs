@@ -64,9 +64,7 @@ impl AugmentConfig {
         RgbImage8::new(side, side, pixels)
             .map_or_else(|_| middle(image, side), |square| middle(&square, side))
     }
-}
 
-impl AugmentConfig {
     /// Pixels as the encoder sees them; `chance` decides.
     pub fn noisy(&self, mut pixels: Vec<f32>, chance: u64) -> Vec<f32> {
         if self.noise > 0.0 {

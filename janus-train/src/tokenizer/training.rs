@@ -194,7 +194,10 @@ impl TokenizerTraining {
     ) -> Result<(), StepError> {
         let asked = self.config.loss.is_adversarial(step);
         let pixels = self.tensor(pictures);
-        let seen = self.seen(pictures, hash(&[self.config.seed, NOISE, step, part]));
+        let seen = match self.config.augment.noise > 0.0 {
+            true => self.seen(pictures, hash(&[self.config.seed, NOISE, step, part])),
+            false => pixels.clone(),
+        };
         let (vq, judge, loss) = (self.vq.part(), self.critic.part(), &self.config.loss);
         let judged = loss.tokenizer(vq, asked.then_some(judge), self.lpips.as_ref(), &pixels, seen);
         let TokenizerLoss { total, terms, pictures: made, codes } = judged;

@@ -70,6 +70,12 @@ impl Terms {
         Ok(janus)
     }
 
+    /// A model, ready for steps.
+    fn trainee(&self, janus: Janus) -> Trainee {
+        let word_weight = self.config.objective.word_weight;
+        Trainee::new(janus, self.activations).with_word_weight(word_weight)
+    }
+
     /// Weights of a model folder.
     fn weights(&self, path: &Path) -> Result<Janus, StepError> {
         let (precision, limits) = (Some(self.precision), self.limits.clone());
@@ -170,7 +176,7 @@ impl JanusTraining {
         let terms = &self.terms;
         let empty = || {
             let janus = terms.sizes.init(Parts::All, terms.precision, &terms.device);
-            Trainee::new(janus, terms.activations)
+            terms.trainee(janus)
         };
         self.model.as_ref().map_or_else(empty, |model| model.learner.model())
     }
@@ -182,7 +188,7 @@ impl JanusTraining {
         let codes = janus.config().gen_vision.grid().pow(2);
         let cache = Cache::open(&self.terms.codes, tokenizer.fingerprint(), codes)?;
         self.loader.set_cache(Arc::new(cache));
-        let trainee = Trainee::new(janus, self.terms.activations);
+        let trainee = self.terms.trainee(janus);
         let rate = Rate::default();
         let learner = Learner::new(trainee, self.terms.optimizer.into(), rate.clone());
         self.model = Some(Loaded { learner, rate, tokenizer });
