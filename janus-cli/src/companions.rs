@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 use janus_model::JanusConfig;
-use janus_model::config::TokenIds;
+use janus_model::config::{GenerationConfig, TokenIds};
 use janus_model::processor::{ChatStyle, ImageProcessorConfig, JanusTokenizer, Processor};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +42,8 @@ pub struct Companions {
     tokenizer_json: Option<Vec<u8>>,
     chat_template: Option<String>,
     licences: Vec<(&'static str, Vec<u8>)>,
+    /// What its makers advise.
+    pub advice: GenerationConfig,
     /// Longest text, in tokens.
     limit: Option<usize>,
 }
@@ -63,7 +65,8 @@ impl Companions {
         }
         let chat_template = template.and_then(|bytes| String::from_utf8(bytes).ok());
         let limit = processor.as_ref().and_then(|processor| processor.tokenizer.max_length());
-        Ok(Self { processor, tokenizer_json, chat_template, licences, limit })
+        let advice = GenerationConfig::from_dir(dir)?;
+        Ok(Self { processor, tokenizer_json, chat_template, licences, advice, limit })
     }
 
     /// Those of a new model, with the tokenizer in `dir` and the published rules for pictures.
@@ -92,6 +95,7 @@ impl Companions {
             tokenizer_json: Some(read(&dir.join("tokenizer.json"), u64::MAX)?),
             chat_template: None,
             licences: Vec::new(),
+            advice: GenerationConfig::default(),
             limit: Some(positions),
         })
     }
@@ -110,7 +114,8 @@ impl Companions {
         let text = config.to_json(names.dialect(), torch_name(dtype), self.ids());
         staging.write("config.json", text.as_bytes())?;
         if let (Names::Hf, Some(ids)) = (names, self.ids()) {
-            staging.write("generation_config.json", config.generation_json(ids).as_bytes())?;
+            let text = config.generation_json(ids, self.advice);
+            staging.write("generation_config.json", text.as_bytes())?;
         }
         for (name, content) in self.files(names, config.image_tokens())? {
             staging.write(&name, &content)?;

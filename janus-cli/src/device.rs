@@ -18,6 +18,7 @@ use janus_model::tables::table_bytes;
 
 use crate::machine::Memory;
 use crate::report::{Exit, Failure};
+use crate::units::WeightType;
 
 /// A way to reach devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,21 +146,28 @@ impl Found {
     }
 
     /// Formats that weights can be kept in, best known first.
-    pub fn dtypes(&self) -> Vec<DType> {
-        let all = [DType::F32, DType::BF16, DType::F16];
-        all.into_iter().filter(|dtype| self.precision(Some(*dtype)).is_some()).collect()
+    pub fn dtypes(&self) -> Vec<WeightType> {
+        WeightType::ALL.into_iter().filter(|wish| self.precision(Some(*wish)).is_some()).collect()
     }
 
     /// Formats used for the published checkpoints (bf16) when nothing is asked for.
-    pub fn precision(&self, wish: Option<DType>) -> Option<Precision> {
+    pub fn precision(&self, wish: Option<WeightType>) -> Option<Precision> {
         let supports = |dtype| self.device.supports_dtype(dtype);
         let family = Family::of(&self.device);
-        let choose = || Precision::choose(family, DType::BF16, wish, supports);
+        let dtype = wish.and_then(WeightType::dtype);
+        let packed = wish.and_then(WeightType::packed);
+        let choose =
+            || Precision::choose(family, DType::BF16, dtype, supports)?.with_packed(family, packed);
         quietly(choose).and_then(Result::ok)
     }
 
     /// How a model is kept here: for forecasts of memory. `None` where the format cannot be used.
-    pub fn place(&self, config: &JanusConfig, file: DType, wish: Option<DType>) -> Option<Place> {
+    pub fn place(
+        &self,
+        config: &JanusConfig,
+        file: DType,
+        wish: Option<WeightType>,
+    ) -> Option<Place> {
         let precision = self.precision(wish)?;
         let bytes = table_bytes(&config.language, precision.weights);
         let tables_on_host = largest_tensor(&self.device).is_some_and(|limit| bytes > limit);

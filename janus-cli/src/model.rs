@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::DType;
 use janus_infer::memory::{Place, Workload, forecast, pictures_at_once};
 use janus_infer::{Engine, Guidance};
 use janus_model::adapters::AdapterFiles;
 use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
+use janus_model::config::GenerationConfig;
 use janus_model::ops::Products;
 use janus_model::processor::{FileError, ProcessorError, read_file};
 use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
@@ -18,7 +18,7 @@ use crate::choice::{Choice, folder_name};
 use crate::device::DeviceChoice;
 use crate::metadata::Adapter;
 use crate::report::{self, Failure};
-use crate::units::size;
+use crate::units::{WeightType, size};
 
 /// A model in memory.
 pub struct Loaded {
@@ -53,10 +53,11 @@ impl Loaded {
         }
         let options = LoadOptions {
             parts,
-            dtype: args.dtype.map(|wish| wish.dtype()),
-            // Exact, unless bf16 was asked for: then as PyTorch computes in bf16.
+            dtype: args.dtype.and_then(WeightType::dtype),
+            packed: args.dtype.and_then(WeightType::packed),
+            // Exact, unless bf16 or less was asked for: then as PyTorch computes in bf16.
             products: match args.dtype {
-                Some(wish) if wish.dtype() == DType::BF16 && !args.unrounded => Products::Bf16,
+                Some(WeightType::Bf16 | WeightType::Packed(_)) if !args.unrounded => Products::Bf16,
                 _ => Products::F32,
             },
             limits: args.limits.limits(),
@@ -111,6 +112,15 @@ fn most_at_once(family: Family) -> usize {
         Family::Cpu | Family::NdArray => 4,
         Family::Cuda | Family::Metal | Family::Portable => 16,
     }
+}
+
+/// The weight of guidance that the makers of a model advise, else that of Janus.
+///
+/// # Errors
+/// A folder that is not there; a file of advice that cannot be used.
+pub fn usual_guidance(args: &ModelArgs) -> Result<f32, Failure> {
+    let advice = GenerationConfig::from_dir(&Choice::of(args)?.base)?;
+    Ok(advice.guidance_scale.unwrap_or(Guidance::WORDS))
 }
 
 /// What tells a model from others.

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use burn::tensor::DType;
+use janus_model::Precision;
+use janus_model::packed::Bits;
 
 /// Number format of weights in a file or in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,15 +12,45 @@ pub enum WeightType {
     F32,
     Bf16,
     F16,
+    /// Matrices of the decoder in so many bits, the rest as in the file.
+    Packed(Bits),
 }
 
 impl WeightType {
-    /// Burn's name of it.
-    pub fn dtype(self) -> DType {
+    pub const ALL: [Self; 5] =
+        [Self::F32, Self::Bf16, Self::F16, Self::Packed(Bits::Eight), Self::Packed(Bits::Four)];
+
+    /// What people type for it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-            Self::F16 => DType::F16,
+            Self::Packed(bits) => bits.name(),
+            plain => plain.dtype().map_or("f32", short_name),
+        }
+    }
+
+    /// `torch`'s word for it, where it has one.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::Packed(bits) => bits.name(),
+            plain => plain.dtype().map_or("float32", torch_name),
+        }
+    }
+
+    /// Burn's name of it; none of what Burn does not know.
+    pub fn dtype(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::Bf16 => Some(DType::BF16),
+            Self::F16 => Some(DType::F16),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// Bits of packed weights.
+    pub fn packed(self) -> Option<Bits> {
+        match self {
+            Self::Packed(bits) => Some(bits),
+            _ => None,
         }
     }
 }
@@ -31,12 +63,16 @@ impl FromStr for WeightType {
             "f32" | "float32" => Ok(Self::F32),
             "bf16" | "bfloat16" => Ok(Self::Bf16),
             "f16" | "float16" => Ok(Self::F16),
-            "int8" | "int4" => {
-                Err("quantised weights are not available yet; choose f32, bf16 or f16".into())
-            }
-            _ => Err("choose f32, bf16 or f16".into()),
+            "int8" => Ok(Self::Packed(Bits::Eight)),
+            "int4" => Ok(Self::Packed(Bits::Four)),
+            _ => Err("choose f32, bf16, f16, int8 or int4".into()),
         }
     }
+}
+
+/// What people type for the format of a model's weights.
+pub fn weights_name(precision: &Precision) -> &'static str {
+    precision.packed.map_or_else(|| short_name(precision.weights), Bits::name)
 }
 
 /// What people type for a number format.

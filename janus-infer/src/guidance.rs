@@ -31,11 +31,13 @@ pub struct Guidance {
 
 impl Default for Guidance {
     fn default() -> Self {
-        Self::words(5.0)
+        Self::words(Self::WORDS)
     }
 }
 
 impl Guidance {
+    /// `w` of Janus.
+    pub const WORDS: f32 = 5.0;
     /// `v` of Janus-4o.
     pub const PICTURES: f32 = 5.0;
 

@@ -49,6 +49,7 @@ pub mod linear;
 pub mod llama;
 pub mod load;
 pub mod ops;
+pub mod packed;
 pub mod parameters;
 pub mod precision;
 pub mod processor;

@@ -8,6 +8,7 @@ use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::ops;
+use crate::packed::{Bits, Packed};
 
 /// Sizes of a [`Linear`].
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,10 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// Added to the weight without ever being multiplied out; see [`crate::adapters`].
     pub lora: Option<Lora>,
+    /// What is multiplied with in place of the weight, which is then no number everywhere and takes
+    /// no memory.
+    #[module(skip)]
+    packed: Option<Packed>,
 }
 
 /// `s · B · A`, of low rank r: a change to a weight that stays as it is.
@@ -62,11 +67,25 @@ impl LinearConfig {
             weight: weight.init([self.output, self.input], device),
             bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
             lora: None,
+            packed: None,
         }
     }
 }
 
 impl Linear {
+    /// Rounds the weight to so many bits, for good: what it was is forgotten.
+    pub fn pack(&mut self, bits: Bits) {
+        let weight = self.weight.val();
+        let gone = Tensor::<2>::full([1, 1], f32::NAN, &weight.device()).expand(weight.dims());
+        self.packed = Some(Packed::of(weight, bits));
+        self.weight = Param::initialized(self.weight.id, gone);
+    }
+
+    /// The weight as it is multiplied, where it was rounded.
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
+    }
+
     /// Applies the layer to the last axis; the result has the dtype of `x`.
     ///
     /// # Shapes
@@ -78,7 +97,10 @@ impl Linear {
         let rows = dims.iter().product::<usize>() / input;
         let x = x.reshape([rows, input]);
         let change = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let y = ops::linear(x, self.weight.val()); // [rows, out]
+        let y = match &self.packed {
+            Some(packed) => packed.forward(x),
+            None => ops::linear(x, self.weight.val()),
+        }; // [rows, out]
         dims[D - 1] = y.dims()[1];
         let y = match change {
             Some(change) => y + change,
@@ -108,8 +130,23 @@ impl Linear {
     pub fn cross_entropy(&self, x: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         let [output, _] = self.weight.lazy_shape().dims();
         let at_once = (OUTPUTS_AT_ONCE / output).max(1);
+        if self.packed.is_some() {
+            return self.packed_cross_entropy(x, targets, at_once);
+        }
         let (x, weight) = self.as_one_product(x);
         ops::cross_entropy(x, weight, targets, at_once)
+    }
+
+    /// The same with rounded weights, which do not learn.
+    fn packed_cross_entropy(
+        &self,
+        x: Tensor<2>,
+        targets: Tensor<1, Int>,
+        at_once: usize,
+    ) -> Tensor<1> {
+        let parts = x.split(at_once, 0).into_iter().zip(targets.split(at_once, 0));
+        let losses = parts.map(|(x, targets)| ops::logit_loss(self.forward(x), targets));
+        losses.reduce(|sum, more| sum + more).expect("a row at least")
     }
 
     /// `x · Wᵀ + s·(x·Aᵀ)·Bᵀ + b` is one product of wider rows: `[x, s·x·Aᵀ, 1] · [W, B, b]ᵀ`.

@@ -19,6 +19,7 @@ use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
 use crate::ops::Products;
+use crate::packed::Bits;
 use crate::parameters::parameters;
 use crate::precision::{Family, Precision};
 use crate::tables::{TextTables, is_table};
@@ -34,6 +35,8 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// What factors of products are rounded to where weights are kept in bf16 on the CPU.
     pub products: Products,
+    /// What matrices of the decoder and the heads are rounded to, on the CPU.
+    pub packed: Option<Bits>,
     /// Where the text tables are kept.
     pub tables: TextTables,
     /// Bounds on what files may claim.
@@ -81,6 +84,7 @@ impl Janus {
         let precision = match options.precision {
             Some(precision) => precision,
             None => Precision::choose(Family::of(device), file, options.dtype, supports)?
+                .with_packed(Family::of(device), options.packed)?
                 .with_products(options.products),
         };
         let mut model = config.init(options.parts, precision, device);
@@ -97,6 +101,9 @@ impl Janus {
         fill(&mut model, "", tensors, dtype_of, &checkpoint.dir)?;
         let put = |dir: &PathBuf| model.add_adapter(dir, &options.limits);
         let adapters = options.adapters.iter().map(put).collect::<Result<_, _>>()?;
+        if let Some(bits) = precision.packed {
+            model.pack(bits);
+        }
         let (dir, tensors) = (checkpoint.dir, count);
         let report = LoadReport { dir, dialect, tensors, file, dropped, tables_on_host, adapters };
         Ok((model, report))
@@ -115,6 +122,18 @@ impl Janus {
 }
 
 impl Janus {
+    /// Rounds the matrices of the decoder to so many bits, and those of both heads to 8, which
+    /// choose among thousands.
+    fn pack(&mut self, bits: Bits) {
+        for (name, linear) in self.linears_mut() {
+            if name.starts_with("language_model.model.") {
+                linear.pack(bits);
+            } else if name.starts_with("gen_head.") || name == "language_model.lm_head" {
+                linear.pack(Bits::Eight);
+            }
+        }
+    }
+
     /// A whole model out of tensors from anywhere, under canonical names: all of them, each in the
     /// format that `precision` gives it. A tied head may be missing, as in a checkpoint.
     ///

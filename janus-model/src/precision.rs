@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device};
 
 use crate::error::Error;
 use crate::ops::Products;
+use crate::packed::Bits;
 
 /// The families of devices that differ in what they compute well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub struct Precision {
     /// What factors are rounded to on the CPU where there are many: prompts, pictures that are
     /// looked at, pictures that are drawn. [`LoadOptions`](crate::LoadOptions) asks for it.
     pub products: Products,
+    /// What the matrices of the decoder and of both heads are rounded to on the CPU, if they are;
+    /// the heads stay at 8 bits. [`LoadOptions`](crate::LoadOptions) asks for it.
+    pub packed: Option<Bits>,
 }
 
 impl Precision {
@@ -64,6 +68,7 @@ impl Precision {
         compute: DType::F32,
         image_tokenizer: DType::F32,
         products: Products::F32,
+        packed: None,
     };
 
     /// The formats for a checkpoint stored in `file` (f32, f16 or bf16).
@@ -98,11 +103,25 @@ impl Precision {
         }
     }
 
-    /// With products rounded so, if weights are kept in bf16: whoever keeps them in f32 wants them
-    /// exact.
+    /// With products rounded so, if weights are kept in bf16 or less: whoever keeps them in f32
+    /// wants them exact.
     pub(crate) fn with_products(self, products: Products) -> Self {
-        let narrow = self.weights == DType::BF16;
+        let narrow = self.weights == DType::BF16 || self.packed.is_some();
         Self { products: if narrow { products } else { Products::F32 }, ..self }
+    }
+
+    /// With matrices rounded to so many bits.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] on any device but the CPU through Flex.
+    pub fn with_packed(self, family: Family, packed: Option<Bits>) -> Result<Self, Error> {
+        match packed {
+            Some(bits) if family != Family::Cpu => {
+                let (device, dtype) = (format!("{family:?}"), bits.name().into());
+                Err(Error::Dtype { device, dtype })
+            }
+            packed => Ok(Self { packed, ..self }),
+        }
     }
 
     /// The format a parameter is kept in, by its path in [`crate::janus::Janus`] and its rank.

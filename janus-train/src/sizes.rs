@@ -17,6 +17,9 @@ use crate::config::{RecipeError, read};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
+    /// Weight of guidance that pictures are drawn with where nobody asks for another: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f32>,
     /// Understanding encoder, and the adaptor behind it.
     pub vision_config: VisionSizes,
     /// Image tokenizer, and the adaptor behind it.

@@ -42,7 +42,7 @@ fn a_folder_gives_its_own_sizes_and_format() {
         let plans = estimate(&[model]);
         let formats: Vec<_> =
             plans["plans"].as_array().unwrap().iter().map(|plan| plan["dtype"].clone()).collect();
-        assert_eq!(formats, ["float32", "bfloat16", "float16"]);
+        assert_eq!(formats, ["float32", "bfloat16", "float16", "int8", "int4"]);
         // Only the format of the file can be used where it lies.
         let mapped = |i: usize| plans["plans"][i]["ask"]["mapped"].as_object().unwrap().len();
         assert_eq!([mapped(0), mapped(1), mapped(2)], [0, 3, 0], "{plans:#}");

@@ -15,6 +15,8 @@ mod cache;
 mod checkpoint;
 mod llama;
 mod load;
+#[cfg(feature = "cpu")]
+mod packed;
 mod processor;
 mod siglip;
 mod tables;

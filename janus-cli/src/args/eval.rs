@@ -113,9 +113,10 @@ pub struct EvalScenesArgs {
     /// How many questions; 0 asks nothing.
     #[arg(long, value_name = "N", default_value_t = 700, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub questions: u32,
-    /// How strongly prompts are followed; 1 is not at all, and twice as fast.
-    #[arg(long, value_name = "WEIGHT", default_value_t = 5.0, allow_negative_numbers = true)]
-    pub cfg: f32,
+    /// How strongly prompts are followed; 1 is without guidance, and twice as fast [default: what
+    /// the model's folder advises, else 5].
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub cfg: Option<f32>,
     /// Of drawing; 0 always takes the likeliest code.
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f32,

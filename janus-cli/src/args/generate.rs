@@ -72,9 +72,10 @@ pub struct GenerateArgs {
     /// to 4 on the CPU and 16 elsewhere].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub at_once: Option<u16>,
-    /// How strongly the prompt is followed; 1 is not at all, and twice as fast.
-    #[arg(long, value_name = "WEIGHT", default_value_t = 5.0, allow_negative_numbers = true)]
-    pub cfg: f32,
+    /// How strongly the prompt is followed; 1 is without guidance, and twice as fast [default: what
+    /// the model's folder advises, else 5].
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub cfg: Option<f32>,
     /// With --image: 0 keeps closest to the pictures, more is freer with their details [default: 5].
     #[arg(long, value_name = "WEIGHT", requires = "images", allow_negative_numbers = true)]
     pub cfg_image: Option<f32>,
@@ -148,11 +149,13 @@ pub enum Show {
 }
 
 impl GenerateArgs {
-    /// How strongly prompts are followed, and pictures if there are any.
-    pub fn guidance(&self) -> Guidance {
+    /// How strongly prompts are followed, and pictures if there are any, where a model has this
+    /// `usual` weight.
+    pub fn guidance(&self, usual: f32) -> Guidance {
+        let weight = self.cfg.unwrap_or(usual);
         match self.images.is_empty() {
-            true => Guidance::words(self.cfg),
-            false => Guidance::editing(self.cfg, self.cfg_image.unwrap_or(Guidance::PICTURES)),
+            true => Guidance::words(weight),
+            false => Guidance::editing(weight, self.cfg_image.unwrap_or(Guidance::PICTURES)),
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct ModelArgs {
         hide_env_values = true
     )]
     pub device: DeviceChoice,
-    /// Number format of the weights: f32, bf16 or f16 [default: what suits the device].
+    /// Number format of the weights: f32, bf16, f16, int8 or int4 [default: what suits the device].
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<WeightType>,
     /// bf16 names the format of the weights only: nothing is rounded.

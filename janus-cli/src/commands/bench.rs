@@ -15,7 +15,7 @@ use crate::choice::naming;
 use crate::model::Loaded;
 use crate::progress::Stage as Line;
 use crate::report::{self, Failure, Verdict};
-use crate::units::size;
+use crate::units::{size, weights_name};
 use crate::{machine, process};
 
 /// Runs the command.
@@ -218,7 +218,7 @@ impl Bench<'_> {
             .collect();
         let peak = stages.iter().filter_map(|stage| stage.peak).max();
         json!({
-            "device": device, "dtype": name(self.janus.precision().weights),
+            "device": device, "dtype": weights_name(&self.janus.precision()),
             "compute": name(self.janus.precision().compute),
             "products": self.janus.precision().products, "threads": machine::threads(),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
@@ -232,7 +232,7 @@ impl Bench<'_> {
         let mut text = format!(
             "{}, weights {}, arithmetic {}, {} threads\n\n",
             loaded.device,
-            name(precision.weights),
+            weights_name(&precision),
             match precision.products {
                 Products::Bf16 => "bf16 into f32".to_owned(),
                 Products::F32 => name(precision.compute),

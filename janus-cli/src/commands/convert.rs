@@ -17,12 +17,17 @@ use crate::companions::Companions;
 use crate::device;
 use crate::folder::Folder;
 use crate::progress::Progress;
-use crate::report::{self, Failure, Verdict};
+use crate::report::{self, Exit, Failure, Verdict};
 use crate::target::{Staging, Target};
-use crate::units::{count, plural, size, torch_name};
+use crate::units::{WeightType, count, plural, size, torch_name};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
+    if let Some(bits) = args.dtype.and_then(WeightType::packed) {
+        let message = format!("no file holds {} weights", bits.name());
+        let hint = "they are rounded in seconds when a model is loaded: --dtype int8 or int4 there";
+        return Err(Failure::new(Exit::Usage, message).hint(hint));
+    }
     let limits = args.limits.limits();
     let mut src = Choice::find(&args.src, &limits)?;
     src.add(&args.lora, &limits)?;
@@ -36,8 +41,8 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     config.check_dialect(args.names.dialect()).map_err(janus_model::Error::from)?;
     let companions = Companions::read(&folder.checkpoint.dir, &folder.config)?;
     let (tensors, left_out) = tensors(&folder, args.names);
-    let dtype = args.dtype.map_or_else(|| main_dtype(&tensors), |wish| wish.dtype());
-    let wish = args.dtype.map(|wish| wish.dtype());
+    let wish = args.dtype.and_then(WeightType::dtype);
+    let dtype = wish.unwrap_or_else(|| main_dtype(&tensors));
     let (tensors, merged) =
         merged(tensors, &config, (&src.adapters, &limits), wish, &device::idle())?;
     let staging = Staging::create(&target)?;

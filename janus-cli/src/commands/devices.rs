@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::args::DevicesArgs;
 use crate::device::{self, Backend, DeviceChoice, Found};
 use crate::report::{self, Failure, Verdict};
-use crate::units::torch_name;
+use crate::units::{WeightType, torch_name};
 
 /// Runs the command.
 pub fn run(args: &DevicesArgs) -> Result<Verdict, Failure> {
@@ -47,7 +47,7 @@ fn as_json(backends: &[(Backend, Vec<Found>)], auto: Option<&str>) -> Value {
 }
 
 fn describe(found: &Found, auto: bool) -> Value {
-    let dtypes: Vec<&str> = found.dtypes().into_iter().map(short).collect();
+    let dtypes: Vec<&str> = found.dtypes().into_iter().map(WeightType::name).collect();
     let usual = found.precision(None);
     json!({
         "device": found.id(), "name": found.name, "software": found.software, "auto": auto,
@@ -75,7 +75,7 @@ fn as_text(backends: &[(Backend, Vec<Found>)], auto: Option<&str>) -> String {
 fn row(found: &Found, auto: bool) -> String {
     let mark = if auto { '*' } else { ' ' };
     let software = if found.software { " (software, not a graphics card)" } else { "" };
-    let dtypes: Vec<&str> = found.dtypes().into_iter().map(short).collect();
+    let dtypes: Vec<&str> = found.dtypes().into_iter().map(WeightType::name).collect();
     let usual = found.precision(None).map_or_else(String::new, |p| {
         format!("; weights {}, arithmetic {}", short(p.weights), short(p.compute))
     });

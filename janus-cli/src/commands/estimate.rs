@@ -13,7 +13,7 @@ use crate::choice::Choice;
 use crate::device::{self, Backend, Found};
 use crate::folder::Folder;
 use crate::report::{self, Exit, Failure, Verdict};
-use crate::units::{size, torch_name};
+use crate::units::{WeightType, size};
 
 /// Runs the command.
 pub fn run(args: &EstimateArgs) -> Result<Verdict, Failure> {
@@ -25,8 +25,7 @@ pub fn run(args: &EstimateArgs) -> Result<Verdict, Failure> {
     let (config, file) = sizes(args)?;
     let mut plans = Vec::new();
     for found in devices(args)? {
-        let asked = args.dtype.map(|wish| wish.dtype());
-        let dtypes = asked.map_or_else(|| found.dtypes(), |dtype| vec![dtype]);
+        let dtypes = args.dtype.map_or_else(|| found.dtypes(), |dtype| vec![dtype]);
         for dtype in dtypes {
             plans.extend(Plan::new(args, &config, file, &found, dtype, guidance));
         }
@@ -70,7 +69,7 @@ fn devices(args: &EstimateArgs) -> Result<Vec<Found>, Failure> {
 /// One device with one format.
 struct Plan {
     device: String,
-    dtype: DType,
+    dtype: WeightType,
     /// Bytes that can be had, where that is known.
     available: Option<u64>,
     asking: Forecast,
@@ -86,7 +85,7 @@ impl Plan {
         config: &JanusConfig,
         file: DType,
         found: &Found,
-        dtype: DType,
+        dtype: WeightType,
         guidance: Guidance,
     ) -> Option<Self> {
         let place = found.place(config, file, Some(dtype))?;
@@ -136,7 +135,7 @@ impl Plan {
             .map(|(count, f)| json!({"num_images": count, "memory": forecast(f)}))
             .collect();
         json!({
-            "device": self.device, "dtype": torch_name(self.dtype),
+            "device": self.device, "dtype": self.dtype.torch_name(),
             "available_bytes": self.available, "most_images_at_once": self.at_once,
             "ask": forecast(&self.asking), "generate": generate,
         })
@@ -150,7 +149,7 @@ fn text(args: &EstimateArgs, plans: &[Plan]) -> String {
     let mut text = String::new();
     for plan in plans {
         let known = plan.available.map_or("unknown".to_owned(), size);
-        text += &format!("{}, {}: {known} available\n", plan.device, torch_name(plan.dtype));
+        text += &format!("{}, {}: {known} available\n", plan.device, plan.dtype.torch_name());
         text += &line(["", "weights", "mapped", "cache", "work", "peak"].map(str::to_owned), None);
         let pictures = if args.images == 1 { "picture" } else { "pictures" };
         let ask = format!("ask, {} {pictures}", args.images);

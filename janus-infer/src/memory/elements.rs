@@ -2,6 +2,7 @@
 
 use burn::tensor::DType;
 use janus_model::config::JanusConfig;
+use janus_model::packed::Bits;
 use janus_model::{Parts, Precision};
 
 /// Parameters of one part, by the number format they are kept in.
@@ -9,6 +10,10 @@ use janus_model::{Parts, Precision};
 pub struct Elements {
     /// Matrices of linear layers and tables: [`Precision::weights`].
     pub matrices: u64,
+    /// Matrices of the decoder's layers: likewise, or [`Precision::packed`].
+    pub decoder: u64,
+    /// Those of both heads: likewise, or 8 bits.
+    pub heads: u64,
     /// Biases, the vision tower's convolution and positions: [`Precision::compute`].
     pub compute: u64,
     /// Norms and the codebook: f32.
@@ -20,15 +25,34 @@ pub struct Elements {
 impl Elements {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.matrices + self.compute + self.f32 + self.image_tokenizer
+        self.matrices + self.decoder + self.heads + self.compute + self.f32 + self.image_tokenizer
     }
 
     /// Bytes they take.
     pub fn bytes(&self, precision: &Precision) -> u64 {
         self.matrices * size(precision.weights)
+            + self
+                .packed(precision)
+                .unwrap_or((self.decoder + self.heads) * size(precision.weights))
             + self.compute * size(precision.compute)
             + self.f32 * size(DType::F32)
             + self.image_tokenizer * size(precision.image_tokenizer)
+    }
+
+    /// Bytes of what is rounded to a few bits, where it is.
+    pub fn packed(&self, precision: &Precision) -> Option<u64> {
+        let bits = precision.packed?;
+        Some(bits.bytes(self.decoder) + Bits::Eight.bytes(self.heads))
+    }
+
+    /// The matrices as those of the decoder's layers.
+    fn of_decoder(self) -> Self {
+        Self { matrices: 0, decoder: self.matrices, ..self }
+    }
+
+    /// The matrices as those of heads.
+    fn of_heads(self) -> Self {
+        Self { matrices: 0, heads: self.matrices, ..self }
     }
 
     /// A linear layer.
@@ -52,6 +76,8 @@ impl Elements {
         let n = n as u64;
         Self {
             matrices: self.matrices * n,
+            decoder: self.decoder * n,
+            heads: self.heads * n,
             compute: self.compute * n,
             f32: self.f32 * n,
             image_tokenizer: self.image_tokenizer * n,
@@ -64,6 +90,8 @@ impl std::ops::Add for Elements {
     fn add(self, other: Self) -> Self {
         Self {
             matrices: self.matrices + other.matrices,
+            decoder: self.decoder + other.decoder,
+            heads: self.heads + other.heads,
             compute: self.compute + other.compute,
             f32: self.f32 + other.f32,
             image_tokenizer: self.image_tokenizer + other.image_tokenizer,
@@ -93,8 +121,9 @@ pub fn elements(config: &JanusConfig, parts: Parts) -> Vec<(&'static str, Elemen
         list.push(("gen_embed", Elements::linear(width, codes, false)));
         list.push((
             "gen_head",
-            Elements::linear(head.hidden_size, head.embed_dim, true)
-                + Elements::linear(head.embed_dim, head.codes, true),
+            (Elements::linear(head.hidden_size, head.embed_dim, true)
+                + Elements::linear(head.embed_dim, head.codes, true))
+            .of_heads(),
         ));
     }
     list
@@ -110,10 +139,9 @@ fn language(config: &JanusConfig, text_head: bool) -> Elements {
         + linear(width, key).times(2)
         + linear(width, llm.intermediate_size).times(3)
         + Elements::norms(2 * width);
-    let tables = if text_head { 2 } else { 1 };
-    layer.times(llm.num_hidden_layers)
-        + linear(width, llm.vocab_size).times(tables)
-        + Elements::norms(width)
+    let table = linear(width, llm.vocab_size);
+    let head = if text_head { table.of_heads() } else { Elements::default() };
+    layer.times(llm.num_hidden_layers).of_decoder() + table + head + Elements::norms(width)
 }
 
 fn vision(config: &JanusConfig) -> Elements {

@@ -172,13 +172,16 @@ fn split(
     let table = (llm.vocab_size * llm.hidden_size) as u64;
     if name == "language_model" {
         if place.tables_on_host {
-            elements.matrices -= if parts == Parts::Generation { table } else { 2 * table };
+            elements.matrices -= table;
+            elements.heads -= if parts == Parts::Generation { 0 } else { table };
         } else if place.is_mapped(precision.weights) {
             elements.matrices -= table;
         }
     }
+    let packed = elements.packed(precision);
+    let plain = if packed.is_some() { 0 } else { elements.decoder + elements.heads };
     let classes = [
-        (elements.matrices, precision.weights),
+        (elements.matrices + plain, precision.weights),
         (elements.compute, precision.compute),
         (elements.f32, DType::F32),
         (elements.image_tokenizer, precision.image_tokenizer),
@@ -187,7 +190,7 @@ fn split(
         let some = classes.iter().filter(|(_, dtype)| place.is_mapped(*dtype) == mapped);
         some.map(|(count, dtype)| count * size(*dtype)).sum()
     };
-    (bytes(false), bytes(true))
+    (bytes(false) + packed.unwrap_or(0), bytes(true))
 }
 
 /// Keys and values of `rows` rows of `tokens` tokens: `2 · layers · H_kv · d` numbers per token.

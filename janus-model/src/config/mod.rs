@@ -9,6 +9,7 @@
 //! Source: published `config.json` files; spec tables of Janus-Pro (arXiv 2501.17811, table 1).
 
 mod fields;
+mod generation;
 mod names;
 mod read;
 mod write;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 pub use fields::ConfigError;
 use fields::read_capped;
+pub use generation::GenerationConfig;
 pub use write::TokenIds;
 
 use crate::gen_head::GenHeadConfig;

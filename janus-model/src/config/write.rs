@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, Dialect, JanusConfig};
+use super::{ConfigError, Dialect, GenerationConfig, JanusConfig};
 use crate::projector::ProjectorConfig;
 use crate::siglip::VisionConfig;
 use crate::vq::VqConfig;
@@ -49,12 +49,16 @@ impl JanusConfig {
         serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
     }
 
-    /// `generation_config.json` of the Hugging Face dialect.
-    pub fn generation_json(&self, ids: TokenIds) -> String {
+    /// `generation_config.json` of the Hugging Face dialect; where no weight of guidance is
+    /// advised, it is that of Janus.
+    pub fn generation_json(&self, ids: TokenIds, advice: GenerationConfig) -> String {
+        // As written: 1.1 is not 1.10000002384.
+        let weight = advice.guidance_scale.map(|weight| weight.to_string());
+        let weight = weight.and_then(|weight| weight.parse().ok()).unwrap_or(json!(5));
         let value = json!({
             "_from_model_config": true,
             "bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad,
-            "guidance_scale": 5,
+            "guidance_scale": weight,
             "generation_kwargs": {"boi_token_id": ids.begin_of_image},
         });
         serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"

@@ -4,8 +4,8 @@
 //! tensor operations that run and differentiate everywhere. A backend overrides what it can do
 //! better; `tests/ops` holds every override against the reference. Today Flex (the CPU) reads
 //! bf16 and f16 weights without expanding them in memory, a cache where it lies, and has training's
-//! attention, norms and optimizer step in one piece each ([`flex`]); quantised weights and GPU
-//! kernels belong here too.
+//! attention, norms and optimizer step in one piece each ([`flex`]); GPU kernels belong here too.
+//! Weights of 8 and 4 bits are in [`crate::packed`].
 //!
 //! Call the functions of this module, not the trait.
 
@@ -19,6 +19,8 @@ pub mod flex;
 mod gelu;
 mod products;
 pub mod reference;
+pub(crate) mod shared;
+pub(crate) mod simd;
 mod tracked;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};

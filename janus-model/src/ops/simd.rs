@@ -45,7 +45,11 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
-use super::rows::multiply_add;
+/// Fused where the target has it: the library call that stands in for it elsewhere is slow.
+#[inline(always)]
+pub fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
 
 /// eˣ within 1e-7 of itself: `2ⁿ · eʳ` with |r| ≤ ln 2 / 2, by the series of eʳ. Below −87 it
 /// stays at e⁻⁸⁷, not a number stays none.

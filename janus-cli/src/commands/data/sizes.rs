@@ -24,7 +24,8 @@ pub fn run(args: &DataSizesArgs) -> Result<Verdict, Failure> {
     let config = sizes
         .config(tokenizer.size())
         .map_err(|error| Failure::from(error).at(&args.sizes.display().to_string()))?;
-    let companions = Companions::new(&args.words, tokenizer, &config)?;
+    let mut companions = Companions::new(&args.words, tokenizer, &config)?;
+    companions.advice.guidance_scale = sizes.guidance_scale;
     let staging = Staging::create(&target)?;
     // Masters are f32, and so is what a run starts from.
     companions.write(&staging, &config, Names::Hf, DType::F32)?;

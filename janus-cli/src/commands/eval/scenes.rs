@@ -25,7 +25,7 @@ use crate::args::EvalScenesArgs;
 use crate::choice::naming;
 use crate::formats::{Encoding, Format};
 use crate::interrupt;
-use crate::model::Loaded;
+use crate::model::{Loaded, usual_guidance};
 use crate::pictures;
 use crate::progress::Items;
 use crate::report::{self, Exit, Failure, Verdict};
@@ -39,6 +39,7 @@ const SHOWN: usize = 6;
 /// Runs the command.
 pub fn run(args: &EvalScenesArgs) -> Result<Verdict, Failure> {
     let manner = manner(args)?;
+    let weight = manner.guidance.weight;
     check_files(args)?;
     let parts = match (args.prompts, args.questions) {
         (0, 0) => {
@@ -60,7 +61,7 @@ pub fn run(args: &EvalScenesArgs) -> Result<Verdict, Failure> {
     done.write_files(args)?;
     match args.json {
         true => {
-            let told = as_json(args, &done.marks, (complete, &loaded.device));
+            let told = as_json(args, weight, &done.marks, (complete, &loaded.device));
             report::print_json(&naming(&loaded.adapters, told))?;
         }
         false => report::print(&as_text(&done.marks))?,
@@ -71,8 +72,12 @@ pub fn run(args: &EvalScenesArgs) -> Result<Verdict, Failure> {
 /// How pictures are drawn; how many together is found out later.
 fn manner(args: &EvalScenesArgs) -> Result<Manner, Failure> {
     let EvalScenesArgs { temperature, top_k, top_p, .. } = *args;
+    let weight = match args.cfg {
+        Some(weight) => weight,
+        None => usual_guidance(&args.model)?,
+    };
     let manner = Manner {
-        guidance: Guidance::words(args.cfg),
+        guidance: Guidance::words(weight),
         sampling: Sampling { temperature, top_k, top_p, repetition_penalty: None },
         at_once: 1,
     };
@@ -328,12 +333,17 @@ fn answers(marks: &Marks) -> Map<String, Value> {
     shares(marks.answering(), parts.into_iter())
 }
 
-fn as_json(args: &EvalScenesArgs, marks: &Marks, (complete, device): (bool, &str)) -> Value {
+fn as_json(
+    args: &EvalScenesArgs,
+    weight: f32,
+    marks: &Marks,
+    (complete, device): (bool, &str),
+) -> Value {
     json!({
         "generation": generation(marks), "answers": answers(marks), "exact": marks.exact.value(),
         "complete": complete, "ceiling": args.ceiling, "seed": args.seed, "device": device,
         "prompts": args.prompts, "images": args.images, "questions": args.questions,
-        "cfg": args.cfg, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p,
+        "cfg": weight, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p,
     })
 }
 

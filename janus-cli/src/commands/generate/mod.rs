@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::args::GenerateArgs;
 use crate::choice::naming;
 use crate::interrupt;
-use crate::model::{Identity, Loaded};
+use crate::model::{Identity, Loaded, usual_guidance};
 use crate::report::{self, Failure, Verdict};
 use plan::Plan;
 use sources::Sources;
@@ -29,8 +29,7 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     if let Some(path) = &args.reproduce {
         return reproduce::run(args, path);
     }
-    let guidance = args.guidance();
-    guidance.validate()?;
+    args.guidance(Guidance::WORDS).validate()?;
     let sampling = args.sampling.with(args.temperature)?;
     let seed = args.sampling.seed();
     let sources = Sources::read(args)?;
@@ -43,6 +42,7 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     }
     interrupt::listen();
     let recorded = plan.has_png() && !args.files.no_metadata;
+    let guidance = args.guidance(usual_guidance(&args.model)?);
     let identity = recorded.then(|| Identity::of(&args.model)).transpose()?;
     let loaded = Loaded::open(&args.model, sources.parts())?;
     let origin = identity.map(|identity| Origin::new(&loaded, identity, &sources));
@@ -57,7 +57,7 @@ pub fn run(args: &GenerateArgs) -> Result<Verdict, Failure> {
     if args.json {
         let mut told = json!({
             "images": studio.images, "complete": complete, "prompt": args.prompt,
-            "cfg": args.cfg, "temperature": args.temperature, "top_k": sampling.top_k,
+            "cfg": guidance.weight, "temperature": args.temperature, "top_k": sampling.top_k,
             "top_p": sampling.top_p, "repetition_penalty": sampling.repetition_penalty,
             "seed": seed, "device": loaded.device, "grid": grid,
         });

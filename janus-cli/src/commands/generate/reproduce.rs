@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::metadata::{self, Adapter, Record, Unreadable};
 use crate::model::{Identity, Loaded};
 use crate::report::{self, Exit, Failure, Verdict};
-use crate::units::short_name;
+use crate::units::weights_name;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
@@ -57,7 +57,7 @@ pub fn run(args: &GenerateArgs, path: &Path) -> Result<Verdict, Failure> {
     if identical {
         return Ok(Verdict::Yes);
     }
-    let dtype = short_name(loaded.engine.janus().precision().weights);
+    let dtype = weights_name(&loaded.engine.janus().precision());
     report::note(&reason(&record, other_model, &loaded.device, dtype));
     Ok(Verdict::No)
 }

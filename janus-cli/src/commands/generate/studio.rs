@@ -20,7 +20,7 @@ use crate::progress::Steps;
 use crate::report::{self, Failure};
 use crate::sheet::sheet;
 use crate::show::Screen;
-use crate::units::{plural, short_name};
+use crate::units::{plural, weights_name};
 
 /// Rows of codes between two previews.
 const PREVIEW_ROWS: u16 = 6;
@@ -53,7 +53,7 @@ impl Origin {
             fingerprint: fingerprint.to_string(),
             adapters,
             device: loaded.device.clone(),
-            dtype: short_name(precision.weights).to_owned(),
+            dtype: weights_name(&precision).to_owned(),
             products: Some(precision.products).filter(|products| *products != Products::F32),
             sources: sources.record(),
         }

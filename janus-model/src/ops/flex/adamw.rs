@@ -7,9 +7,9 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::simd::widest;
 use super::{numbers, whole};
 use crate::ops::AdamWStep;
+use crate::ops::simd::widest;
 
 const PIECE: usize = 1 << 14;
 

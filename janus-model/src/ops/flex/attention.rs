@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
-use super::rows::multiply_add;
+use crate::ops::simd::multiply_add;
 
 /// Sizes of one call.
 #[derive(Clone, Copy)]

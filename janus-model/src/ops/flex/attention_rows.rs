@@ -17,11 +17,11 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::integers;
-use super::rows::multiply_add;
-use super::share::{Heads, Matrix, Shared, product};
-use super::simd::{exp, largest, sum, widest};
-use super::tiles::Result;
+use super::share::{Heads, Matrix, product};
+use super::tiles::Sink;
 use crate::ops::products::{Products, products};
+use crate::ops::shared::Shared;
+use crate::ops::simd::{exp, largest, multiply_add, sum, widest};
 
 /// Queries at a time.
 const BLOCK: usize = 64;
@@ -123,7 +123,7 @@ impl Attention {
     /// As [`product`].
     unsafe fn product(&self, at: *mut f32, stride: usize, add: bool, a: Matrix, b: Matrix) {
         // SAFETY: the same contract.
-        unsafe { product(self.products, Result { at, stride, add }, a, b) }
+        unsafe { product(self.products, Sink { at, stride, add }, a, b) }
     }
 
     fn scratch(&self, row: usize, kv_head: usize) -> Scratch {

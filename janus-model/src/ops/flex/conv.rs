@@ -13,10 +13,11 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::numbers;
-use super::share::{Matrix, Shared, product};
-use super::tiles::Result;
+use super::share::{Matrix, product};
+use super::tiles::Sink;
 use crate::ops::Convolution;
 use crate::ops::products::{Products, products};
+use crate::ops::shared::Shared;
 
 /// Numbers in the columns at hand: 2 MiB.
 const COLUMNS: usize = 1 << 19;
@@ -72,7 +73,7 @@ impl Size {
     /// As [`product`].
     unsafe fn product(&self, at: *mut f32, stride: usize, add: bool, a: Matrix, b: Matrix) {
         // SAFETY: the same contract.
-        unsafe { product(self.products, Result { at, stride, add }, a, b) }
+        unsafe { product(self.products, Sink { at, stride, add }, a, b) }
     }
 }
 

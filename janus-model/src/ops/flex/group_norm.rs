@@ -9,9 +9,9 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::numbers;
-use super::share::Shared;
-use super::simd::{sigmoid, sum, widest};
 use crate::ops::GroupRule;
+use crate::ops::shared::Shared;
+use crate::ops::simd::{sigmoid, sum, widest};
 
 /// `[N, C, H, W]` to the same.
 pub fn forward(

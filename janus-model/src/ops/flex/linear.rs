@@ -2,10 +2,10 @@
 //!
 //! A decoding step reads every weight once and multiplies it with one row per sequence, so it
 //! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
-//! row is widened in registers and met with all rows of `x` ([`super::strips`], [`super::rows`]). Many rows
-//! (prefill, pictures): [`super::tiles`] take bf16 as it is; elsewhere a block of weight rows is
-//! widened to f32 in cache, then `gemm` does the arithmetic. In every case, blocks of output columns
-//! run in parallel.
+//! row is widened in registers and met with all rows of `x` ([`super::strips`] for bf16 where the
+//! processor has them, [`super::rows`] otherwise). Many rows (prefill, pictures): [`super::tiles`]
+//! take bf16 as it is; elsewhere a block of weight rows is widened to f32 in cache, then `gemm`
+//! does the arithmetic. In every case, blocks of output columns run in parallel.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -15,8 +15,9 @@ use rayon::prelude::*;
 
 use super::rows::{self, Widen};
 use super::strips::Split;
-use super::tiles::{self, Lines, Result, Way};
+use super::tiles::{self, Lines, Sink, Way};
 use crate::ops::products::{Products, products};
+use crate::ops::shared::Shared;
 
 /// Up to this many rows of `x`, weights are widened in registers.
 pub const FEW_ROWS: usize = 8;
@@ -55,18 +56,18 @@ struct Size {
 
 /// Few rows of `x`, where the processor has [`strips`](super::strips) for them.
 fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
+    let x = Split::new(x, size.rows, size.input)?;
     let mut y = vec![0.0; size.rows * size.output];
     if size.input == 0 || y.is_empty() {
         return Some(y);
     }
-    let x = Split::new(x, size.rows, size.input)?;
-    let columns = Columns(y.as_mut_ptr());
+    let shared = Shared::new(&mut y);
     weight.par_chunks(BLOCK * size.input).enumerate().for_each(|(block, weight)| {
-        let (columns, first) = (columns, block * BLOCK);
+        let first = block * BLOCK;
         // SAFETY: row < rows and first + weight < output, so the place is inside `y`; no other
         // piece owns this column.
         x.meet(weight, |row, weight, sum| unsafe {
-            *columns.0.add(row * size.output + first + weight) = sum;
+            *shared.at(row * size.output + first + weight) = sum;
         });
     });
     Some(y)
@@ -74,56 +75,50 @@ fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
 
 /// Many rows of `x`, where the processor has [`tiles`] for them.
 fn in_tiles(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
+    if !tiles::available() {
+        return None;
+    }
     let mut y = vec![0.0; size.rows * size.output];
-    let result = Result { at: y.as_mut_ptr(), stride: size.output, add: false };
+    let sink = Sink { at: y.as_mut_ptr(), stride: size.output, add: false };
     let x = Lines::wide(x, [size.rows, size.input], [size.input, 1]);
     let weight = Lines::narrow(weight, [size.output, size.input]);
     let way = Way { half: products() == Products::Bf16, parallel: true };
     // SAFETY: `y` has a row for every row of `x`, and a column for every row of the weight.
-    unsafe { tiles::multiply(result, x, weight, way) }.then_some(y)
+    unsafe { tiles::multiply(sink, x, weight, way) }.then_some(y)
 }
-
-/// The result while its column blocks are being filled.
-#[derive(Clone, Copy)]
-struct Columns(*mut f32);
-
-// SAFETY: every parallel piece writes its own columns, see `product`.
-unsafe impl Send for Columns {}
-// SAFETY: as above.
-unsafe impl Sync for Columns {}
 
 fn product<W: Widen>(x: &[f32], weight: &[W], size: Size) -> Vec<f32> {
     let mut y = vec![0.0; size.rows * size.output];
     if size.input == 0 || y.is_empty() {
         return y;
     }
-    let columns = Columns(y.as_mut_ptr());
+    let shared = Shared::new(&mut y);
     weight.par_chunks(BLOCK * size.input).enumerate().for_each(|(block, weight)| {
         let first = block * BLOCK;
         if size.rows <= FEW_ROWS {
-            few_rows(x, weight, size, first, columns);
+            few_rows(x, weight, size, first, shared);
         } else {
-            many_rows(x, weight, size, first, columns);
+            many_rows(x, weight, size, first, shared);
         }
     });
     y
 }
 
 /// Each weight row against all rows of `x`, in registers.
-fn few_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Columns) {
+fn few_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Shared) {
     for (index, row) in weight.chunks_exact(size.input).enumerate() {
         let mut sums = [0.0; FEW_ROWS];
         rows::dot(row, x, &mut sums[..size.rows]);
         for (r, sum) in sums[..size.rows].iter().enumerate() {
             // SAFETY: r < rows and first + index < output, so the place is inside `y`; no other
             // piece owns this column.
-            unsafe { *y.0.add(r * size.output + first + index) = *sum };
+            unsafe { *y.at(r * size.output + first + index) = *sum };
         }
     }
 }
 
 /// A block of weight rows widened to f32, then a matrix product.
-fn many_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Columns) {
+fn many_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Shared) {
     let wide: Vec<f32> = weight.iter().map(|w| w.widen()).collect();
     let block = weight.len() / size.input;
     let (input, output) = (size.input as isize, size.output as isize);
@@ -134,7 +129,7 @@ fn many_rows<W: Widen>(x: &[f32], weight: &[W], size: Size, first: usize, y: Col
             size.rows,
             block,
             size.input,
-            y.0.add(first),
+            y.at(first),
             1,
             output,
             false,

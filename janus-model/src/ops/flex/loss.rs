@@ -8,8 +8,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
-use super::simd::{exp, largest, sum, widest};
 use super::{integers, numbers, whole};
+use crate::ops::simd::{exp, largest, sum, widest};
 
 const PIECE: usize = 1 << 14;
 

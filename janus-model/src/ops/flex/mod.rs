@@ -11,7 +11,6 @@ mod norm;
 mod pointwise;
 mod rows;
 mod share;
-mod simd;
 mod strips;
 mod tiles;
 

@@ -12,7 +12,7 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::numbers;
-use super::simd::{sum, widest};
+use crate::ops::simd::{sum, widest};
 
 /// Rows per parallel piece.
 const PIECE: usize = 32;

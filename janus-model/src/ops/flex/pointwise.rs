@@ -6,8 +6,7 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::numbers;
-use super::rows::multiply_add;
-use super::simd::{exp, sigmoid, widest};
+use crate::ops::simd::{exp, multiply_add, sigmoid, widest};
 
 /// Numbers per parallel piece: 64 KiB, so that a piece stays in the nearest cache.
 const PIECE: usize = 1 << 14;

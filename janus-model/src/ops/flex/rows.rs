@@ -7,6 +7,8 @@
 
 use half::{bf16, f16};
 
+use crate::ops::simd::multiply_add;
+
 /// A stored weight that becomes an f32 without rounding.
 pub trait Widen: bytemuck::Pod + Send + Sync {
     /// The same number in f32.
@@ -112,12 +114,6 @@ fn tile<W: Widen, const FMA: bool, const ROWS: usize, const LANES: usize>(
         let rest = (body..width).map(|i| w[i].widen() * x[r * width + i]).sum::<f32>();
         sums[r] = fold(&mut lanes[r]) + rest;
     }
-}
-
-/// Fused where the target has it: the library call that stands in for it elsewhere is slow.
-#[inline(always)]
-pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// Sum of the lanes, halving.

@@ -4,29 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 
-use super::tiles::{self, Lines, Result, Way};
+use super::tiles::{self, Lines, Sink, Way};
 use crate::ops::products::{Products, products};
-
-/// A buffer while parallel pieces fill it, each its own elements.
-#[derive(Clone, Copy)]
-pub struct Shared(*mut f32);
-
-// SAFETY: whoever shares it gives every piece its own elements.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Of a buffer that outlives all pieces.
-    pub fn new(values: &mut [f32]) -> Self {
-        Self(values.as_mut_ptr())
-    }
-
-    /// Where element `index` lies.
-    pub fn at(self, index: usize) -> *mut f32 {
-        self.0.wrapping_add(index)
-    }
-}
 
 /// A matrix in memory, and the distance of its neighbours down and across.
 #[derive(Clone, Copy)]
@@ -65,7 +44,7 @@ impl<'a> Matrix<'a> {
 /// # Safety
 /// `y` must be valid for the rows of `a` times the columns of `b`, and nobody else may use these
 /// elements meanwhile.
-pub unsafe fn product(products: Products, y: Result, a: Matrix, b: Matrix) {
+pub unsafe fn product(products: Products, y: Sink, a: Matrix, b: Matrix) {
     let way = Way { half: products == Products::Bf16, parallel: false };
     // SAFETY: the same contract.
     unsafe { multiply(y, a, b, way) }
@@ -75,7 +54,7 @@ pub unsafe fn product(products: Products, y: Result, a: Matrix, b: Matrix) {
 ///
 /// # Safety
 /// As [`product`].
-unsafe fn multiply(y: Result, a: Matrix, b: Matrix, way: Way) {
+unsafe fn multiply(y: Sink, a: Matrix, b: Matrix, way: Way) {
     let ([rows, inner], [inner_b, columns]) = (a.size, b.size);
     assert_eq!(inner, inner_b, "product: widths differ");
     if rows == 0 || columns == 0 {
@@ -131,9 +110,9 @@ pub fn whole_product(
     let mut y = Vec::<f32>::with_capacity(rows * columns);
     // SAFETY: there is room for rows × columns; the product writes all of them without reading.
     unsafe {
-        let result = Result { at: y.as_mut_ptr(), stride: columns, add: false };
+        let sink = Sink { at: y.as_mut_ptr(), stride: columns, add: false };
         let way = Way { half: products() == Products::Bf16, parallel: true };
-        multiply(result, left, right, way);
+        multiply(sink, left, right, way);
         y.set_len(rows * columns);
     }
     FloatTensor::<Flex>::from_data(TensorData::new(y, [rows, columns]))
