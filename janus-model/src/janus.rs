@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::gen_head::GenHead;
 use crate::kv_cache::KvCache;
 use crate::llama::{LanguageModel, Mask};
-use crate::ops::{Products, with_products};
+use crate::ops::{Products, on_workers, with_products};
 use crate::precision::Precision;
 use crate::projector::Projector;
 use crate::rope::{Positions, Rope};
@@ -176,7 +176,8 @@ impl Janus {
         let what = "embedding image codes";
         let table = loaded(&self.gen_embed, what, "gen_embed")?;
         let aligner = loaded(&self.gen_aligner, what, "gen_aligner")?;
-        Ok(aligner.forward(table.forward(codes).cast(self.precision.compute)))
+        let compute = self.precision.compute;
+        Ok(self.working(|| aligner.forward(table.forward(codes).cast(compute))))
     }
 
     /// Final hidden states of embeddings, `[B, T, D]` to the same shape.
@@ -193,7 +194,7 @@ impl Janus {
         if x.dims()[1] == 1 {
             // How many rows are decoded together must not show in any of them, and one row is not
             // rounded.
-            return model.forward(x, rope, positions, mask, cache);
+            return self.working(|| model.forward(x, rope, positions, mask, cache));
         }
         self.rounded(|| model.forward(x, rope, positions, mask, cache))
     }
@@ -210,7 +211,7 @@ impl Janus {
         let head = loaded(&self.language_model.lm_head, "writing text", "lm_head")?;
         let home = head.weight.device();
         if home == hidden.device() {
-            return Ok(head.forward(hidden).cast(DType::F32));
+            return Ok(self.working(|| head.forward(hidden)).cast(DType::F32));
         }
         // See [`crate::tables`]. The processor computes in f32.
         Ok(head.forward(hidden.to_device(&home).cast(DType::F32)))
@@ -251,7 +252,7 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the generation half.
     pub fn image_logits(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
         let head = loaded(&self.gen_head, "drawing", "gen_head")?;
-        Ok(head.forward(hidden).cast(DType::F32))
+        Ok(self.working(|| head.forward(hidden)).cast(DType::F32))
     }
 
     /// Codes of pictures; see [`VqModel::encode`].
@@ -260,7 +261,8 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the generation half.
     pub fn encode_codes(&self, pixels: Tensor<4>) -> Result<Tensor<2, Int>, Error> {
         let vq = loaded(&self.gen_vision_model, "encoding a picture", "gen_vision_model")?;
-        Ok(vq.encode(pixels.cast(self.precision.image_tokenizer)))
+        let pixels = pixels.cast(self.precision.image_tokenizer);
+        Ok(self.working(|| vq.encode(pixels)))
     }
 
     /// Pictures of codes, in f32; see [`VqModel::decode`].
@@ -272,13 +274,18 @@ impl Janus {
         Ok(self.rounded(|| vq.decode(codes)).cast(DType::F32))
     }
 
-    /// Does `work` with products rounded if that is this model's way; else as whoever calls it
-    /// wants them.
-    fn rounded<T>(&self, work: impl FnOnce() -> T) -> T {
-        match self.precision.products {
+    /// Does `work` where it is done fastest.
+    fn working<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        on_workers(&self.device(), work)
+    }
+
+    /// The same with products rounded if that is this model's way; else as whoever calls it wants
+    /// them.
+    fn rounded<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.working(|| match self.precision.products {
             Products::Bf16 => with_products(Products::Bf16, work),
             Products::F32 => work(),
-        }
+        })
     }
 }
 

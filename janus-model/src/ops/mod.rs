@@ -22,12 +22,14 @@ pub mod reference;
 pub(crate) mod shared;
 pub(crate) mod simd;
 mod tracked;
+mod workers;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 
 pub use products::{Products, with_products};
+pub use workers::on_workers;
 
 /// Which of its tensors [`JanusOps::attention_rows`] uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,7 +36,6 @@ pub fn with_products<T>(products: Products, work: impl FnOnce() -> T) -> T {
 }
 
 /// What this thread computes with.
-#[cfg(feature = "cpu")]
 pub(super) fn products() -> Products {
     CURRENT.get()
 }

@@ -124,7 +124,13 @@ impl Packed {
         match data.dtype() {
             DType::BF16 => {
                 let weights = data.as_slice::<bf16>().expect(known);
-                Self::new(shape, bits, from(weights, input, bf16::to_f32))
+                Self::new(
+                    shape,
+                    bits,
+                    from(weights, input, |weight| {
+                        f32::from_bits(u32::from(weight.to_bits()) << 16)
+                    }),
+                )
             }
             DType::F16 => {
                 let weights = data.as_slice::<f16>().expect(known);

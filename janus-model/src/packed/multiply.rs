@@ -33,11 +33,8 @@ impl Rounded {
         let parts = parts.zip(scales.par_chunks_mut(groups)).zip(start.par_chunks_mut(groups));
         parts.zip(x.par_chunks(input)).with_min_len(8).for_each(
             |(((values, scales), start), x)| {
-                for (group, x) in x.chunks(GROUP).enumerate() {
-                    let sum;
-                    (scales[group], sum) = round::activations(x, &mut values[group * GROUP..]);
-                    start[group] = -bits.offset() * sum;
-                }
+                round::activations(x, values, scales, start);
+                start.iter_mut().for_each(|sum| *sum *= -bits.offset());
             },
         );
         Self { values, scales, start, groups }

@@ -3,111 +3,157 @@
 use half::f16;
 
 use super::{BLOCK, Bits, GROUP, Line, PANEL};
-use crate::ops::simd::widest;
+use crate::ops::simd::{LANES, widest};
 
-/// Rounds a row of weights into its lane of a panel.
-pub(super) fn weights(lines: &mut [Line], lane: usize, bits: Bits, weights: &[f32]) {
-    let blocks = lines.chunks_exact_mut(bits.lines());
-    for (lines, weights) in blocks.zip(weights.chunks_exact(BLOCK)) {
-        for (group, weights) in weights.chunks_exact(GROUP).enumerate() {
-            let mut rounded = [0i8; GROUP];
-            let scale = match bits {
-                Bits::Eight => eight(weights, &mut rounded),
-                Bits::Four => four(weights, &mut rounded),
-            };
-            let at = 2 * (group * PANEL + lane);
-            lines[0].0[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-            put(lines, lane, bits, group, &rounded);
-        }
-    }
-}
+const _: () = assert!(GROUP == LANES, "a group is rounded lane by lane");
 
-fn put(lines: &mut [Line], lane: usize, bits: Bits, group: usize, rounded: &[i8; GROUP]) {
-    for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
-        let step = group * (GROUP / 4) + step;
-        let four = four.map(|weight| (i32::from(weight) + bits.offset()) as u8);
-        for (k, byte) in four.into_iter().enumerate() {
-            match bits {
-                Bits::Eight => lines[1 + step].0[lane * 4 + k] = byte,
-                Bits::Four => lines[1 + step / 2].0[lane * 4 + k] |= byte << (4 * (step % 2)),
-            }
-        }
-    }
-}
+/// Adding it rounds to a whole number, ties to even, which then stands in the lowest bits.
+const ROUND: f32 = 12_582_912.0;
 
 widest! {
-    /// The scale that lets the largest be 127.
-    fn eight(weights: &[f32], rounded: &mut [i8; GROUP]) -> f16 {
+    /// Rounds a row of weights into its lane of a panel, which is still zero.
+    pub(super) fn weights(lines: &mut [Line], lane: usize, bits: Bits, weights: &[f32]) {
         let _ = FMA;
-        let largest = weights.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
-        let scale = f16::from_f32(largest / 127.0);
-        nearest(weights, scale, [-127.0, 127.0], rounded);
-        scale
+        let blocks = lines.chunks_exact_mut(bits.lines());
+        for (lines, weights) in blocks.zip(weights.chunks_exact(BLOCK)) {
+            for (group, weights) in weights.as_chunks::<GROUP>().0.iter().enumerate() {
+                let scale = match bits {
+                    Bits::Eight => eight(weights),
+                    Bits::Four => four(weights),
+                };
+                let at = 2 * (group * PANEL + lane);
+                lines[0].0[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                put(lines, lane, bits, group, &nearest(weights, scale, bits));
+            }
+        }
     }
 }
 
-widest! {
-    /// Of several scales the one with the least squared error: it lets the largest weight be
-    /// somewhere around −8, and is then the best for what the weights were rounded to.
-    fn four(weights: &[f32], rounded: &mut [i8; GROUP]) -> f16 {
-        let _ = FMA;
-        let farther = |most: f32, w: &f32| if w.abs() > most.abs() { *w } else { most };
-        let largest = weights.iter().fold(0.0f32, farther);
-        if largest == 0.0 {
-            rounded.fill(0);
-            return f16::ZERO;
-        }
-        // Least is −1, so that even what is no number leaves a scale behind.
-        let (mut most, mut best) = (-1.0f32, 0.0f32);
-        for tenths in -9..=6 {
-            let inverse = (-8.0 + tenths as f32 * 0.1) / largest;
-            let (mut met, mut square) = ([0.0f32; 16], [0.0f32; 16]);
-            for some in weights.as_chunks::<16>().0 {
-                for lane in 0..16 {
-                    let whole = (some[lane] * inverse).round_ties_even().clamp(-8.0, 7.0);
-                    met[lane] += whole * some[lane];
-                    square[lane] += whole * whole;
-                }
-            }
-            let (met, square) = (met.iter().sum::<f32>(), square.iter().sum::<f32>());
-            // Σ(w − d·q)² with the best d = Σwq / Σq² is Σw² less this.
-            let gain = met * met / square;
-            if gain > most {
-                (most, best) = (gain, met / square);
-            }
-        }
-        let scale = f16::from_f32(best);
-        nearest(weights, scale, [-8.0, 7.0], rounded);
-        scale
+/// The scale that lets the largest be 127.
+#[inline(always)]
+fn eight(weights: &[f32; GROUP]) -> f16 {
+    f16::from_f32(largest(weights) / 127.0)
+}
+
+/// Of several scales the one with the least squared error: it lets the largest weight be somewhere
+/// around −8, and is then the best for what the weights were rounded to.
+#[inline(always)]
+fn four(weights: &[f32; GROUP]) -> f16 {
+    let size = largest(weights);
+    if size == 0.0 {
+        return f16::ZERO;
     }
+    let signed = if weights.contains(&size) { size } else { -size };
+    let (mut most, mut best) = (-1.0f32, 0.0f32);
+    for tenths in -9..=6 {
+        let inverse = (-8.0 + tenths as f32 * 0.1) / signed;
+        let (mut met, mut square) = ([0.0f32; GROUP], [0.0f32; GROUP]);
+        for lane in 0..GROUP {
+            let whole = (weights[lane] * inverse + ROUND - ROUND).clamp(-8.0, 7.0);
+            met[lane] = whole * weights[lane];
+            square[lane] = whole * whole;
+        }
+        let (met, square) = (sum(&met), sum(&square));
+        // Σ(w − d·q)² with the best d = Σwq / Σq² is Σw² less this.
+        let gain = met * met / square;
+        if gain > most {
+            (most, best) = (gain, met / square);
+        }
+    }
+    f16::from_f32(best)
+}
+
+/// What weights become in steps of `scale`, with their offset.
+#[inline(always)]
+fn nearest(weights: &[f32; GROUP], scale: f16, bits: Bits) -> [u8; GROUP] {
+    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+    let (least, most) = match bits {
+        Bits::Eight => (-127.0, 127.0),
+        Bits::Four => (-8.0, 7.0),
+    };
+    weights.map(|weight| {
+        let whole = ((weight * inverse).clamp(least, most) + ROUND).to_bits();
+        whole.wrapping_add(bits.offset() as u32) as u8
+    })
 }
 
 #[inline(always)]
-fn nearest(weights: &[f32], scale: f16, [least, most]: [f32; 2], rounded: &mut [i8; GROUP]) {
-    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
-    for (rounded, weight) in rounded.iter_mut().zip(weights) {
-        *rounded = (weight * inverse).round_ties_even().clamp(least, most) as i8;
+fn put(lines: &mut [Line], lane: usize, bits: Bits, group: usize, weights: &[u8; GROUP]) {
+    let at = lane * 4..lane * 4 + 4;
+    let steps = weights.as_chunks::<4>().0;
+    match bits {
+        Bits::Eight => {
+            let lines = &mut lines[1 + group * steps.len()..];
+            for (line, step) in lines.iter_mut().zip(steps) {
+                line.0[at.clone()].copy_from_slice(step);
+            }
+        }
+        Bits::Four => {
+            let lines = &mut lines[1 + group * steps.len() / 2..];
+            for (line, [low, high]) in lines.iter_mut().zip(steps.as_chunks::<2>().0) {
+                let both: [u8; 4] = std::array::from_fn(|k| low[k] | high[k] << 4);
+                line.0[at.clone()].copy_from_slice(&both);
+            }
+        }
     }
 }
 
+/// The largest size, lane by lane and then halving.
+#[inline(always)]
+fn largest(values: &[f32; GROUP]) -> f32 {
+    let mut sizes = values.map(f32::abs);
+    let mut half = GROUP / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sizes[lane] = sizes[lane].max(sizes[lane + half]);
+        }
+        half /= 2;
+    }
+    sizes[0]
+}
+
+#[inline(always)]
+fn sum(values: &[f32; GROUP]) -> f32 {
+    let mut sums = *values;
+    let mut half = GROUP / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}
+
 widest! {
-    /// Rounds a group of activations so that the largest is 127; its scale, and the sum of what it
-    /// was rounded to. What is no number, or infinite, makes the scale no number.
-    pub(super) fn activations(x: &[f32], values: &mut [i8]) -> (f32, i32) {
+    /// Rounds a row of activations, group by group, so that the largest of a group is 127: values,
+    /// scales, and the sums of what they were rounded to. What is no number, or infinite, makes
+    /// the scale of its group no number.
+    pub(super) fn activations(
+        x: &[f32],
+        values: &mut [i8],
+        scales: &mut [f32],
+        sums: &mut [i32],
+    ) {
         let _ = FMA;
-        let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        if !x.iter().all(|x| x.is_finite()) {
-            return (f32::NAN, 0);
+        for (group, x) in x.chunks(GROUP).enumerate() {
+            let mut all = [0.0f32; GROUP];
+            all[..x.len()].copy_from_slice(x);
+            // No number is larger than any, which `max` would pass over.
+            let whole = all.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+            if whole > f32::MAX.to_bits() {
+                scales[group] = f32::NAN;
+                continue;
+            }
+            let size = f32::from_bits(whole);
+            let inverse = if size == 0.0 { 0.0 } else { 127.0 / size };
+            scales[group] = size / 127.0;
+            let mut sum = 0;
+            for (value, x) in values[group * GROUP..][..GROUP].iter_mut().zip(all) {
+                *value = (x * inverse + ROUND).to_bits() as i8;
+                sum += i32::from(*value);
+            }
+            sums[group] = sum;
         }
-        let (scale, inverse) = match largest / 127.0 {
-            0.0 => (0.0, 0.0),
-            scale => (scale, 127.0 / largest),
-        };
-        let mut sum = 0;
-        for (value, x) in values.iter_mut().zip(x) {
-            *value = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-            sum += i32::from(*value);
-        }
-        (scale, sum)
     }
 }
