@@ -6,9 +6,10 @@
 //! [init.parts] aligner = DIR …    weights of parts, from model folders or runs of any kind
 //! ```
 //! What `[init.parts]` does not name begins at random, by the seed and the name of each tensor:
-//! LLaMA's N(0, 0.02), norms 1, biases 0; the image tokenizer as [`weights::tokenizer`] has it. Two
-//! things are ours: the embeddings of image codes begin as the codebook's normalised rows, which is
-//! how those of the published models began, and a part must be whole and fit to the last shape.
+//! LLaMA's N(0, 0.02), norms 1, biases 0; the vision tower and its aligner as [`weights::siglip`],
+//! the image tokenizer as [`weights::tokenizer`] has it. Two things are ours: the embeddings of
+//! image codes begin as the codebook's normalised rows, which is how those of the published models
+//! began, and a part must be whole and fit to the last shape.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ use janus_model::{Error, ErrorKind, Janus, JanusConfig, LoadOptions, Parts, Prec
 
 use crate::config::{InitConfig, TrainConfig};
 use crate::run::{RunError, model_in, start_of};
-use crate::weights::{fresh, llama, to_unit, tokenizer};
+use crate::weights::{fresh, llama, siglip, to_unit, tokenizer};
 
 const CODEBOOK: &str = "gen_vision_model.quantize.embedding.weight";
 const CODE_EMBEDDINGS: &str = "gen_embed.weight";
@@ -147,9 +148,10 @@ fn tensors(
     }
     let given = |name: &str| init.parts.given().any(|(part, _)| belongs(name, part));
     for (name, shape) in expected.iter().filter(|(name, _)| !given(name)) {
-        let law = match name.starts_with("gen_vision_model.") {
-            true => tokenizer(name, shape),
-            false => llama(name, shape),
+        let law = match name.split('.').next() {
+            Some("gen_vision_model") => tokenizer(name, shape),
+            Some("vision_model" | "aligner") => siglip(name, shape),
+            _ => llama(name, shape),
         };
         let tied = name == HEAD && sizes.language.tie_word_embeddings;
         if !tied && name != CODE_EMBEDDINGS {

@@ -54,6 +54,24 @@ pub fn llama(name: &str, shape: &[usize]) -> Law {
     }
 }
 
+/// SigLIP's, for towers and the aligner: matrices U(±√(6/(inputs + outputs))), patches
+/// N(0, 1/√inputs), positions and words N(0, 1/√width); norms 1, biases 0. LLaMA's 0.02 is far too
+/// little for a narrow tower: its pixels would hardly be heard, and shapes not learnt.
+pub fn siglip(name: &str, shape: &[usize]) -> Law {
+    const ROWS: [&str; 3] = ["pos_embed", ".positions", ".embed.weight"];
+    let bell = |inputs: usize| Law::Normal { mean: 0.0, deviation: (inputs as f32).sqrt().recip() };
+    match shape {
+        [.., width] if ROWS.iter().any(|end| name.ends_with(end)) => bell(*width),
+        [outputs, inputs] => {
+            // Queries, keys and values are three matrices in one.
+            let outputs = if name.ends_with("qkv.weight") { outputs / 3 } else { *outputs };
+            Law::Uniform { bound: (6.0 / (outputs + inputs) as f32).sqrt() }
+        }
+        [_, inputs @ ..] if inputs.len() == 3 => bell(inputs.iter().product()),
+        _ => llama(name, shape),
+    }
+}
+
 /// The image tokenizer's: convolutions U(±1/√inputs), PyTorch's default, which LlamaGen leaves as
 /// it is; the codebook U(±1/codes), then rows of unit length; norms 1, biases 0.
 pub fn tokenizer(name: &str, shape: &[usize]) -> Law {
@@ -237,6 +255,14 @@ mod tests {
         assert_eq!(llama("a.bias", &[8]), Law::Constant(0.0));
         assert_eq!(llama("a.weight", &[8, 8]), matrix);
         assert_eq!(llama("a.pos_embed", &[1, 8, 8]), matrix);
+        let bell = Law::Normal { mean: 0.0, deviation: 0.25 };
+        assert_eq!(siglip("v.patch_embed.proj.weight", &[9, 4, 2, 2]), bell);
+        assert_eq!(siglip("v.pos_embed", &[1, 8, 16]), bell);
+        assert_eq!(siglip("heads.text.embed.weight", &[99, 16]), bell);
+        assert_eq!(siglip("v.attn.qkv.weight", &[54, 6]), Law::Uniform { bound: 0.5 });
+        assert_eq!(siglip("v.attn.proj.weight", &[18, 6]), Law::Uniform { bound: 0.5 });
+        assert_eq!(siglip("v.norm.weight", &[9]), Law::Constant(1.0));
+        assert_eq!(siglip("v.norm.bias", &[9]), Law::Constant(0.0));
         assert_eq!(tokenizer("q.weight", &[4, 8]), Law::UnitRows { bound: 0.25 });
         assert_eq!(tokenizer("c.weight", &[9, 4, 2, 2]), Law::Uniform { bound: 0.25 });
         assert_eq!(tokenizer("n.weight", &[9]), Law::Constant(1.0));

@@ -39,7 +39,7 @@ fn the_folder_is_whole_and_repeatable() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_snapshot!("data_scenes", ran);
     let a = files(&folder.path().join("a"));
-    assert_eq!(a.len(), 1003 + 4);
+    assert_eq!(a.len(), 1003 + 5);
     for name in ["pictures/000/000999.png", "pictures/001/001002.png"] {
         let picture = image::load_from_memory(&a[name]).unwrap().to_rgb8();
         assert_eq!((picture.width(), picture.height()), (16, 16));
@@ -82,9 +82,13 @@ fn lines_are_what_they_should_be() {
     }
     for line in lines(&files["ask.jsonl"]) {
         let turns = line["messages"].as_array().unwrap().len();
-        assert!((6..=12).contains(&turns) && turns % 2 == 0);
+        assert!((12..=20).contains(&turns) && turns % 2 == 0);
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert!(!content(&line, 2).1.contains("<image>"));
+    }
+    for line in lines(&files["map.jsonl"]) {
+        assert!(content(&line, 0).1.starts_with("<image>"));
+        assert_eq!(content(&line, 1).1.split(' ').count(), 64);
     }
     let words = lines(&files["words.jsonl"]);
     assert_eq!(words.len(), 40 + 3);

@@ -177,6 +177,41 @@ fn merged_and_unmerged_agree() {
     }
 }
 
+/// A weight of 4 bits cannot take an adapter in: it stays beside it. Those of the encoder, in f32, are
+/// taken in.
+///
+/// Measured, as a share of the largest logit: MEASURED, where activations that differ by a last bit
+/// round to other 8 bits.
+#[test]
+fn weights_of_few_bits_keep_their_adapters() {
+    let device = Device::flex();
+    let packed = Some(janus_model::packed::Bits::Four);
+    let options = LoadOptions { packed, ..Default::default() };
+    let mut janus = Janus::load(&folder("hf"), &device, &options).unwrap().0;
+    add(&mut janus, "adapter");
+    let fixture = Fixture::open(MODEL);
+    let unmerged = computed(&janus, &fixture, &device);
+    janus.merge_adapters();
+    let (mut beside, mut within) = (0, 0);
+    for (name, linear) in janus.linears_mut() {
+        match (linear.packed().is_some(), linear.lora.is_some()) {
+            (true, true) => beside += 1,
+            (false, false) => within += 1,
+            (true, false) => {}
+            (false, true) => panic!("{name} was not merged"),
+        }
+    }
+    assert!(beside > 0 && within > 0, "{beside} {within}");
+    let merged = computed(&janus, &fixture, &device);
+    for (merged, unmerged) in merged.iter().zip(&unmerged) {
+        let scale = unmerged.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let off = merged.iter().zip(unmerged).map(|(a, b)| (a - b).abs());
+        let off = off.fold(0.0, f32::max) / scale;
+        println!("measured beside {off:.1e}");
+        assert!(off <= 1e-2, "{off:.1e}");
+    }
+}
+
 /// On the way from file to file as in a model: to the last bits in f32, to a rounding in bf16.
 #[test]
 fn files_merge_as_models_do() {

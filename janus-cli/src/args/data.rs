@@ -114,9 +114,10 @@ Examples:
   janus data scenes --output large --size 384 --seed 7
 
 DIR gets draw.jsonl (a caption, a picture to be drawn), pairs.jsonl (a picture, a caption as the
-answer), ask.jsonl (a picture, questions, answers), words.jsonl (texts alone) and the pictures. It
-appears when it is complete, or not at all. The same seed gives the same bytes; whole combinations,
-such as a shape of a colour, are in one split only: docs/scenes.md.")]
+answer), ask.jsonl (a picture, questions, answers), map.jsonl (a picture, what lies where in it),
+words.jsonl (texts alone) and the pictures. It appears when it is complete, or not at all. The same
+seed gives the same bytes; whole combinations, such as a shape of a colour, are in one split only:
+docs/scenes.md.")]
 pub struct DataScenesArgs {
     /// Folder to write; must be empty or not exist.
     #[arg(long, short, value_name = "DIR")]

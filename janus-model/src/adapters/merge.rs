@@ -16,9 +16,13 @@ use crate::janus::{Janus, Parts};
 use crate::precision::Precision;
 
 impl Janus {
-    /// Folds every adapter into its weight, in f32, rounded back to the weight's format.
+    /// Folds every adapter into its weight, in f32, rounded back to the weight's format. A weight
+    /// of 8 or 4 bits has no room for it: its adapter stays beside it, with the same result.
     pub fn merge_adapters(&mut self) {
         for (_, linear) in self.linears_mut() {
+            if linear.packed().is_some() {
+                continue;
+            }
             let Some(lora) = linear.lora.take() else { continue };
             let weight = linear.weight.clone().map(|weight: Tensor<2>| {
                 let (dtype, change) = (weight.dtype(), lora.product().inner());

@@ -8,7 +8,7 @@ use janus_model::linear::{Linear, LinearConfig};
 use janus_model::siglip::{LayerNorm, VisionBlock, VisionConfig, VisionMlp, VisionTower};
 
 use super::config::{EncoderConfig, Pooling, TextConfig};
-use crate::weights::{Law, llama};
+use crate::weights::{Law, siglip};
 
 /// Both towers, and what the loss learns about them.
 #[derive(Module, Debug)]
@@ -86,12 +86,12 @@ impl EncoderConfig {
     }
 }
 
-/// How towers begin: t and b as SigLIP has them, everything else as LLaMA.
+/// How towers begin: as SigLIP's.
 pub fn law(name: &str, shape: &[usize]) -> Law {
     match name {
         "heads.temperature" => Law::Constant(std::f32::consts::LN_10),
         "heads.bias" => Law::Constant(-10.0),
-        name => llama(name, shape),
+        name => siglip(name, shape),
     }
 }
 

@@ -5,6 +5,7 @@
 //! draw.jsonl                a caption, and the picture to be drawn
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
+//! map.jsonl                 a picture, and what lies in each field of a grid
 //! words.jsonl               texts of this world, without pictures
 //! ```
 //! Everything is written beside the folder and moved there at the end: whole, or not at all.
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use super::captions::caption;
 use super::chance::Chance;
+use super::map::map;
 use super::questions::questions;
 use super::scene::Scene;
 use super::split::Split;
@@ -161,6 +163,7 @@ struct Texts {
     draw: String,
     pairs: String,
     ask: String,
+    map: String,
     words: String,
     questions: u64,
 }
@@ -199,10 +202,12 @@ impl Texts {
         let turns = asked.into_iter().enumerate();
         let turns = turns.map(|(i, asked)| (place(i).to_owned() + &asked.question, asked.answer));
         let image = || IMAGE_PLACE.to_owned();
+        let grid = map(scene);
         Ok(Self {
             draw: line(vec![(caption(scene, &mut chance(101)), image())])?,
             pairs: line(vec![(image(), caption(scene, &mut chance(102)))])?,
             ask: line(turns.collect())?,
+            map: line(vec![(image() + &grid.0, grid.1)])?,
             words: plain(&told(scene, &mut chance(104)))?,
             questions: count,
         })
@@ -218,6 +223,7 @@ struct Files {
     draw: BufWriter<File>,
     pairs: BufWriter<File>,
     ask: BufWriter<File>,
+    map: BufWriter<File>,
     words: BufWriter<File>,
 }
 
@@ -228,6 +234,7 @@ impl Files {
             draw: create("draw.jsonl")?,
             pairs: create("pairs.jsonl")?,
             ask: create("ask.jsonl")?,
+            map: create("map.jsonl")?,
             words: create("words.jsonl")?,
         };
         // What the program itself writes into prompts: a vocabulary learnt from here knows it.
@@ -241,11 +248,12 @@ impl Files {
         writeln!(self.draw, "{}", texts.draw)?;
         writeln!(self.pairs, "{}", texts.pairs)?;
         writeln!(self.ask, "{}", texts.ask)?;
+        writeln!(self.map, "{}", texts.map)?;
         writeln!(self.words, "{}", texts.words)
     }
 
     fn finish(self) -> io::Result<()> {
-        for file in [self.draw, self.pairs, self.ask, self.words] {
+        for file in [self.draw, self.pairs, self.ask, self.map, self.words] {
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         }
         Ok(())

@@ -25,6 +25,7 @@ mod draw;
 pub mod exam;
 pub mod judge;
 mod look;
+mod map;
 mod questions;
 mod scene;
 pub mod split;

@@ -10,6 +10,10 @@ pub const SIDE: f32 = 64.0;
 const GAP: f32 = 2.5;
 /// The tangent of half of 4 degrees.
 const MOST_TURN: f32 = 0.035;
+/// Centres lie on a lattice of so many pixels, the side of what one code of a small tokenizer shows.
+/// Anywhere else, the same thing is other codes at each of 16 places between, and a model of a few
+/// million weights learns places rather than things.
+const LATTICE: f32 = 4.0;
 /// Tries to find room for an object before another scene is drawn.
 const TRIES: usize = 50;
 
@@ -201,7 +205,7 @@ impl Scene {
             centre,
             radius,
             size,
-            turn: chance.between(-MOST_TURN, MOST_TURN),
+            turn: if chance.happens(0.2) { chance.between(-MOST_TURN, MOST_TURN) } else { 0.0 },
             shift: std::array::from_fn(|_| chance.between(-4.0, 4.0)),
             // Nothing is darker than black, and a darker white is that of a tint.
             outlined: chance.happens(0.2) && !matches!(look.colour, Colour::Black | Colour::White),
@@ -260,15 +264,31 @@ fn looks(theme: Theme, chance: &mut Chance) -> Vec<Look> {
 /// Smaller the more there are. Two sizes are told apart where nothing is in between.
 fn radius(count: usize, chance: &mut Chance) -> (f32, Option<Size>) {
     match (count, chance.happens(0.5)) {
-        (3.., _) => (chance.between(7.2, 8.8), None),
-        (_, true) => (chance.between(8.2, 9.4), Some(Size::Small)),
-        (_, false) => (chance.between(11.6, 13.0), Some(Size::Large)),
+        (3.., _) => (8.0, None),
+        (_, true) => (8.0, Some(Size::Small)),
+        (_, false) => (12.0, Some(Size::Large)),
     }
 }
 
-/// Where the centre of an object may be, on either axis.
+/// Where the centre of an object may be, on either axis: the first and the last place.
 fn room(radius: f32) -> [f32; 2] {
-    [radius + GAP, SIDE - radius - GAP]
+    [up(radius + GAP), down(SIDE - radius - GAP)]
+}
+
+/// The next place of the lattice.
+fn up(x: f32) -> f32 {
+    (x / LATTICE).ceil() * LATTICE
+}
+
+/// The place of the lattice before.
+fn down(x: f32) -> f32 {
+    (x / LATTICE).floor() * LATTICE
+}
+
+/// A place of the lattice, ends included; both are places of it.
+fn place(low: f32, high: f32, chance: &mut Chance) -> f32 {
+    let places = ((high - low) / LATTICE) as usize + 1;
+    low + LATTICE * chance.below(places) as f32
 }
 
 /// Centres anywhere, none of whose objects touch.
@@ -282,7 +302,7 @@ fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[
                 x * x + y * y > (radius + others + GAP) * (radius + others + GAP)
             })
         };
-        let mut tries = (0..TRIES).map(|_| [chance.between(low, high), chance.between(low, high)]);
+        let mut tries = (0..TRIES).map(|_| [place(low, high, chance), place(low, high, chance)]);
         let centre = tries.find(free)?;
         centres.push(centre);
     }
@@ -293,14 +313,15 @@ fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[
 fn related(relation: Relation, radii: [f32; 2], chance: &mut Chance) -> [[f32; 2]; 2] {
     let swapped = matches!(relation, Relation::Right | Relation::Below);
     let [first, second] = if swapped { [radii[1], radii[0]] } else { radii };
-    let (least, most) = (first + second + GAP, room(second)[1] - room(first)[0]);
-    let apart = chance.between(least, most);
-    let along = chance.between(room(first)[0], room(second)[1] - apart);
+    let (least, most) = (up(first + second + GAP), room(second)[1] - room(first)[0]);
+    let apart = place(least, most, chance);
+    let along = place(room(first)[0], room(second)[1] - apart, chance);
     let [low, high] = room(first);
-    let across = chance.between(low, high);
+    let across = place(low, high, chance);
     let [low, high] = room(second);
     // Little: a third of the least distance, which is far from a doubtful half.
-    let beside = (across + chance.between(-least / 3.0, least / 3.0)).clamp(low, high);
+    let most = down(least / 3.0);
+    let beside = (across + place(-most, most, chance)).clamp(low, high);
     let mut centres = [[along, across], [along + apart, beside]];
     if matches!(relation, Relation::Above | Relation::Below) {
         centres.iter_mut().for_each(|centre| centre.reverse());

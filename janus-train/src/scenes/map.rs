@@ -1,0 +1,50 @@
+//! A scene as a map: what lies in each field of a grid, row by row.
+//!
+//! An answer about a whole picture teaches an encoder little: one word for all its patches. A map
+//! says of each patch what it shows, and shapes are learnt from a tenth of the pictures.
+
+use super::questions::Pair;
+use super::scene::{SIDE, Scene};
+
+/// Fields on either axis: the patches of an encoder of 64 tokens.
+const FIELDS: usize = 8;
+/// A field without an object.
+const GROUND: &str = "background";
+
+/// The question for the map, and the map: a word for each of 8×8 fields, from the upper left one
+/// on, which is the shape whose circle holds the middle of the field, or "background".
+pub(super) fn map(scene: &Scene) -> Pair {
+    let middle = |field: usize| (field as f32 + 0.5) * SIDE / FIELDS as f32;
+    let word = |at: [f32; 2]| {
+        let holds = |[x, y]: [f32; 2], r: f32| (at[0] - x).powi(2) + (at[1] - y).powi(2) < r * r;
+        let found = scene.objects.iter().find(|object| holds(object.centre, object.radius));
+        found.map_or(GROUND, |object| object.look.shape.name())
+    };
+    let fields = (0..FIELDS * FIELDS).map(|i| word([middle(i % FIELDS), middle(i / FIELDS)]));
+    ("Map the picture.".to_owned(), fields.collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::Split;
+    use super::*;
+
+    #[test]
+    fn every_object_is_where_it_lies() {
+        for index in 0..300 {
+            let scene = Scene::new(5, Split::Train, index);
+            let (_, map) = map(&scene);
+            let words: Vec<&str> = map.split(' ').collect();
+            assert_eq!(words.len(), 64);
+            for object in &scene.objects {
+                // The field around its centre: a circle of 7 pixels holds the middle of it.
+                let [x, y] = object.centre.map(|x| (x / 8.0) as usize);
+                assert_eq!(words[8 * y + x], object.look.shape.name(), "{scene:?}");
+            }
+            let of_ground = words.iter().filter(|word| **word == GROUND).count();
+            let area: f32 = scene.objects.iter().map(|o| o.radius * o.radius).sum();
+            let expected = 64.0 - std::f32::consts::PI * area / 64.0;
+            assert!((of_ground as f32 - expected).abs() < 8.0, "{of_ground}, {expected}");
+        }
+    }
+}
