@@ -82,7 +82,7 @@ fn lines_are_what_they_should_be() {
     }
     for line in lines(&files["ask.jsonl"]) {
         let turns = line["messages"].as_array().unwrap().len();
-        assert!((6..=12).contains(&turns) && turns % 2 == 0);
+        assert!((12..=20).contains(&turns) && turns % 2 == 0);
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert!(!content(&line, 2).1.contains("<image>"));
     }

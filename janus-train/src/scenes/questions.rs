@@ -61,9 +61,9 @@ pub struct Asked {
     pub answer: String,
 }
 
-/// Three to six different questions about a scene.
+/// Six to ten different questions about a scene: a picture costs more than what is asked about it.
 pub fn questions(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
-    let wanted = 3 + chance.below(4);
+    let wanted = 6 + chance.below(5);
     let mut found: Vec<Asked> = Vec::new();
     // Some kinds of questions make no sense for some scenes; others always do.
     while found.len() < wanted {

@@ -122,7 +122,7 @@ fn the_world_is_as_it_was() {
         all.extend(text.bytes().map(u64::from));
         all.extend(scene.draw(64).into_raw().into_iter().map(u64::from));
     }
-    assert_eq!(crate::data::random::hash(&all), 17_729_779_827_865_985_000);
+    assert_eq!(crate::data::random::hash(&all), 17_907_511_775_866_733_680);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn answers_are_true() {
     let mut all: BTreeMap<About, usize> = BTreeMap::new();
     for (index, scene) in Split::ALL.into_iter().flat_map(|split| scenes(split, 1500)) {
         let asked = questions(&scene, &mut Chance::of(&[index, 2]));
-        assert!((3..=6).contains(&asked.len()));
+        assert!((6..=10).contains(&asked.len()));
         let distinct: BTreeSet<_> = asked.iter().map(|a| a.question.to_lowercase()).collect();
         assert_eq!(distinct.len(), asked.len());
         for asked in asked {
