@@ -39,7 +39,7 @@ fn the_folder_is_whole_and_repeatable() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_snapshot!("data_scenes", ran);
     let a = files(&folder.path().join("a"));
-    assert_eq!(a.len(), 1003 + 5);
+    assert_eq!(a.len(), 2 * 1003 + 5);
     for name in ["pictures/000/000999.png", "pictures/001/001002.png"] {
         let picture = image::load_from_memory(&a[name]).unwrap().to_rgb8();
         assert_eq!((picture.width(), picture.height()), (16, 16));
@@ -72,7 +72,7 @@ fn lines_are_what_they_should_be() {
     let draw = lines(&files["draw.jsonl"]);
     assert_eq!(draw.len(), 40);
     for (number, line) in draw.iter().enumerate() {
-        assert_eq!(line["images"][0], format!("pictures/000/{number:06}.png"));
+        assert_eq!(line["images"][0], format!("plain/000/{number:06}.png"));
         assert_eq!(content(line, 1), ("assistant".to_owned(), "<image>".to_owned()));
         assert!(content(line, 0).1.len() > 5);
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! pictures/000/000123.png   at most a thousand in a folder
-//! draw.jsonl                a caption, and the picture to be drawn
+//! plain/000/000123.png      the same scene on an even ground, without noise
+//! draw.jsonl                a caption, and the plain picture to be drawn
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
 //! map.jsonl                 a picture, and what lies in each field of a grid
@@ -138,23 +139,31 @@ impl DataSet {
     /// Writes the pictures of some scenes and gives their lines, in order.
     fn chunk(&self, dir: &Path, scenes: Range<u64>) -> io::Result<Vec<Texts>> {
         for folder in scenes.start / FOLDER..=(scenes.end - 1) / FOLDER {
-            fs::create_dir_all(dir.join(format!("pictures/{folder:03}")))?;
+            for kind in ["pictures", "plain"] {
+                fs::create_dir_all(dir.join(format!("{kind}/{folder:03}")))?;
+            }
         }
         scenes.into_par_iter().map(|number| self.scene(dir, number)).collect()
     }
 
     fn scene(&self, dir: &Path, number: u64) -> io::Result<Texts> {
         let scene = Scene::new(self.seed, self.split, number);
-        let path = format!("pictures/{:03}/{number:06}.png", number / FOLDER);
+        let path = |kind| format!("{kind}/{:03}/{number:06}.png", number / FOLDER);
+        let paths = ["pictures", "plain"].map(path);
+        self.picture(&scene, &dir.join(&paths[0]))?;
+        self.picture(&scene.clone().plain(), &dir.join(&paths[1]))?;
+        Texts::of(&scene, [&paths[0], &paths[1]], |purpose| {
+            Chance::of(&[self.seed, self.split as u64, number, purpose])
+        })
+    }
+
+    fn picture(&self, scene: &Scene, path: &Path) -> io::Result<()> {
         let picture = scene.draw(self.size);
-        let mut file = BufWriter::new(File::create(dir.join(&path))?);
+        let mut file = BufWriter::new(File::create(path)?);
         PngEncoder::new(&mut file)
             .write_image(picture.as_raw(), self.size, self.size, image::ExtendedColorType::Rgb8)
             .map_err(io::Error::other)?;
-        file.flush()?;
-        Texts::of(&scene, &path, |purpose| {
-            Chance::of(&[self.seed, self.split as u64, number, purpose])
-        })
+        file.flush()
     }
 }
 
@@ -186,9 +195,14 @@ struct Plain<'a> {
 }
 
 impl Texts {
-    /// `chance` gives a row of draws for each purpose.
-    fn of(scene: &Scene, path: &str, chance: impl Fn(u64) -> Chance) -> io::Result<Self> {
-        let line = |turns: Vec<(String, String)>| {
+    /// Its picture lies at the first path, plain at the second; `chance` gives a row of draws for
+    /// each purpose.
+    fn of(
+        scene: &Scene,
+        [seen, drawn]: [&str; 2],
+        chance: impl Fn(u64) -> Chance,
+    ) -> io::Result<Self> {
+        let line = |path: &str, turns: Vec<(String, String)>| {
             let says = |(user, assistant)| {
                 [("user", user), ("assistant", assistant)]
                     .map(|(role, content)| Message { role, content })
@@ -204,10 +218,10 @@ impl Texts {
         let image = || IMAGE_PLACE.to_owned();
         let grid = map(scene);
         Ok(Self {
-            draw: line(vec![(caption(scene, &mut chance(101)), image())])?,
-            pairs: line(vec![(image(), caption(scene, &mut chance(102)))])?,
-            ask: line(turns.collect())?,
-            map: line(vec![(image() + &grid.0, grid.1)])?,
+            draw: line(drawn, vec![(caption(scene, &mut chance(101)), image())])?,
+            pairs: line(seen, vec![(image(), caption(scene, &mut chance(102)))])?,
+            ask: line(seen, turns.collect())?,
+            map: line(seen, vec![(image() + &grid.0, grid.1)])?,
             words: plain(&told(scene, &mut chance(104)))?,
             questions: count,
         })
@@ -320,7 +334,10 @@ mod tests {
         for number in [0, 251, 599] {
             let path = dir.join(format!("pictures/000/{number:06}.png"));
             let picture = image::open(path).expect("a picture").to_rgb8();
-            assert_eq!(picture, Scene::new(3, Split::Valid, number).draw(16));
+            let scene = Scene::new(3, Split::Valid, number);
+            assert_eq!(picture, scene.draw(16));
+            let path = dir.join(format!("plain/000/{number:06}.png"));
+            assert_eq!(image::open(path).expect("a picture").to_rgb8(), scene.plain().draw(16));
         }
         let text = fs::read_to_string(dir.join("ask.jsonl")).expect("questions");
         let questions = text.matches("\"user\"").count() as u64;

@@ -11,9 +11,9 @@ const GAP: f32 = 2.5;
 /// The tangent of half of 4 degrees.
 const MOST_TURN: f32 = 0.035;
 /// Centres lie on a lattice of so many pixels, the side of what one code of a small tokenizer shows.
-/// Anywhere else, the same thing is other codes at each of 16 places between, and a model of a few
+/// Anywhere else, the same thing is other codes at each of 64 places between, and a model of a few
 /// million weights learns places rather than things.
-const LATTICE: f32 = 4.0;
+const LATTICE: f32 = 8.0;
 /// Tries to find room for an object before another scene is drawn.
 const TRIES: usize = 50;
 
@@ -187,6 +187,19 @@ impl Scene {
         }
     }
 
+    /// The same scene without what nobody asks for: every colour as its name has it, the ground even
+    /// and without noise, nothing turned or outlined. So are pictures that are to be drawn; a code
+    /// of them means something.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        let Background { tint, grain, .. } = self.background;
+        self.background = Background { tint, shift: [0.0; 3], slope: [0.0; 2], noise: 0.0, grain };
+        for object in &mut self.objects {
+            (object.shift, object.turn, object.outlined) = ([0.0; 3], 0.0, false);
+        }
+        self
+    }
+
     /// Any scene of this theme; `None` where there was no room.
     fn attempt(theme: Theme, chance: &mut Chance) -> Option<Self> {
         let background = background(chance);
@@ -291,22 +304,26 @@ fn place(low: f32, high: f32, chance: &mut Chance) -> f32 {
     low + LATTICE * chance.below(places) as f32
 }
 
-/// Centres anywhere, none of whose objects touch.
+/// Centres anywhere, none of whose objects touch. A first one may leave no room for the last: then
+/// all are chosen anew, or four would be rarer than two.
 fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[f32; 2]>> {
-    let mut centres: Vec<[f32; 2]> = Vec::new();
-    for (radius, _) in radii {
-        let [low, high] = room(*radius);
-        let free = |centre: &[f32; 2]| {
-            centres.iter().zip(radii).all(|(other, (others, _))| {
-                let [x, y] = [centre[0] - other[0], centre[1] - other[1]];
-                x * x + y * y > (radius + others + GAP) * (radius + others + GAP)
-            })
-        };
-        let mut tries = (0..TRIES).map(|_| [place(low, high, chance), place(low, high, chance)]);
-        let centre = tries.find(free)?;
-        centres.push(centre);
-    }
-    Some(centres)
+    (0..TRIES).find_map(|_| {
+        let mut centres: Vec<[f32; 2]> = Vec::new();
+        for (radius, _) in radii {
+            let [low, high] = room(*radius);
+            let free = |centre: &[f32; 2]| {
+                centres.iter().zip(radii).all(|(other, (others, _))| {
+                    let [x, y] = [centre[0] - other[0], centre[1] - other[1]];
+                    x * x + y * y > (radius + others + GAP) * (radius + others + GAP)
+                })
+            };
+            let mut tries =
+                (0..TRIES).map(|_| [place(low, high, chance), place(low, high, chance)]);
+            let centre = tries.find(free)?;
+            centres.push(centre);
+        }
+        Some(centres)
+    })
 }
 
 /// Two centres, the first of which lies so, seen from the second.

@@ -207,7 +207,11 @@ impl Exam<'_> {
             if interrupt::raised() {
                 break;
             }
-            let truth = RgbImage8::new(side, side, prompt.scene.draw(side as u32).into_raw());
+            let truth = RgbImage8::new(
+                side,
+                side,
+                prompt.scene.clone().plain().draw(side as u32).into_raw(),
+            );
             let pixels = middle(&truth.map_err(ProcessorError::from)?, side).data;
             let pixels = TensorData::new(pixels, [1, 3, side, side]);
             let pixels = Tensor::from_data(pixels, &engine.janus().device());
