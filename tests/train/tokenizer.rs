@@ -203,7 +203,8 @@ fn a_run_stopped_anywhere_ends_with_the_same_bytes() {
 #[test]
 fn so_does_a_run_with_soft_norms() {
     let folder = tempfile::tempdir().unwrap();
-    let ways = ["soft_norms=true", "revive=2", "loss.adversarial_from=100"].map(str::to_owned);
+    let ways = ["soft_norms=true", "local_codes=true", "revive=2", "loss.adversarial_from=100"];
+    let ways = ways.map(str::to_owned);
     let overrides = [small(folder.path(), 8), ways.to_vec()].concat();
     let recipe = recipe(folder.path(), "tokenizer");
     same_bytes_after_stops(&recipe, &overrides, 8, &STOPS);

@@ -57,6 +57,9 @@ pub struct TokenizerConfig {
     /// tokenizers of fewer than four channels to a norm's group, which learn no tint otherwise.
     #[serde(default, skip_serializing_if = "is_false")]
     pub soft_norms: bool,
+    /// Codes tell of their own square of the picture and of nothing around it; see `local.rs`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub local_codes: bool,
     /// Only what makes pictures of codes learns: codes stay what they are, so that a model that
     /// draws them may have pictures that become sharper.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -16,6 +16,7 @@
 pub mod augment;
 mod config;
 pub mod discriminator;
+mod local;
 pub mod losses;
 pub mod lpips;
 mod revive;

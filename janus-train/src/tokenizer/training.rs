@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::losses::TokenizerLoss;
 use super::revive::Moves;
 use super::usage::Usage;
-use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator, soft};
+use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator, local, soft};
 use crate::data::error::Why;
 use crate::data::prepare::decode;
 use crate::data::random::hash;
@@ -80,6 +80,7 @@ impl TokenizerTraining {
     ) -> Result<Self, PartError> {
         let device = device.clone().autodiff();
         let vq = first(&config, sizes.init(&device))?;
+        let vq = if config.local_codes { local::kept(vq) } else { vq };
         let critic = config.critic.init(&device);
         // A run that is gone on from has one that knows its tokenizer.
         let known = match &config.start {
@@ -291,6 +292,9 @@ impl Training for TokenizerTraining {
 
     fn update(&mut self, gradients: Pair, rate: f64) {
         self.vq.update(gradients.tokenizer, rate);
+        if self.config.local_codes {
+            self.vq.change(local::kept);
+        }
         let moves = self.moves.take();
         if let Some(moves) = &moves {
             self.vq.change(|vq| moves.apply(vq));
