@@ -107,7 +107,7 @@ mod tests {
             let others = (0..16).filter(|at| *at != 6).map(|at| shares[at]);
             others.fold(0.0, f32::max)
         };
-        assert!(others(&before) > 0.2, "{before:?}");
-        assert!(after[6] == 1.0 && others(&after) < 0.1, "{after:?}");
+        assert!(others(&before) > 0.3, "{before:?}");
+        assert!(after[6] == 1.0 && others(&after) < 0.15, "{after:?}");
     }
 }
