@@ -9,6 +9,7 @@
 
 mod answers;
 mod args;
+mod chart;
 mod choice;
 mod commands;
 mod companions;
@@ -66,6 +67,7 @@ fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Train(args) => commands::train::run(args),
         Command::Finetune(args) => commands::finetune::run(args),
         Command::Data(args) => commands::data::run(args),
+        Command::Plot(args) => commands::plot::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Completions(args) => commands::pages::completions(args),
         Command::Man(args) => commands::pages::man(args),

@@ -31,6 +31,9 @@ fn every_command_explains_itself() {
     assert_snapshot!("help_data", help(&["data", "--help"]));
     assert_snapshot!("help_data_sizes", help(&["data", "sizes", "--help"]));
     assert_snapshot!("help_data_words", help(&["data", "words", "--help"]));
+    assert_snapshot!("help_plot", help(&["plot", "--help"]));
+    assert_snapshot!("help_plot_curves", help(&["plot", "curves", "--help"]));
+    assert_snapshot!("help_plot_scores", help(&["plot", "scores", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     assert_snapshot!("help_man", help(&["man", "--help"]));
 }

@@ -35,6 +35,7 @@ mod pages;
 #[path = "../common/pictures.rs"]
 mod pictures;
 mod pipe;
+mod plot;
 mod pull;
 #[cfg(unix)]
 mod readme;

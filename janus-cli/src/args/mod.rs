@@ -16,6 +16,7 @@ mod generate;
 mod inspect;
 mod model;
 mod pages;
+mod plot;
 mod pull;
 mod train;
 
@@ -39,6 +40,7 @@ pub use generate::{FileArgs, GenerateArgs, Show};
 pub use inspect::{Against, InspectArgs};
 pub use model::{ImageArgs, ImageLimitArgs, LimitArgs, ModelArgs, SamplingArgs};
 pub use pages::{CompletionsArgs, ManArgs};
+pub use plot::{PlotArgs, PlotCommand, PlotCurvesArgs, PlotFileArgs, PlotScoresArgs};
 pub use pull::PullArgs;
 pub use train::{FinetuneArgs, RunArgs, TrainArgs};
 
@@ -93,6 +95,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Make what training begins with: data, vocabularies, sizes of models.
     Data(DataArgs),
+    /// Draw charts of runs and of marks.
+    Plot(PlotArgs),
     /// Print a script that completes commands and flags in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands.
@@ -118,6 +122,7 @@ impl Command {
             Self::Finetune(args) => args.run.json,
             Self::Eval(args) => args.json(),
             Self::Data(args) => args.json(),
+            Self::Plot(args) => args.json(),
             Self::Completions(_) | Self::Man(_) => false,
         }
     }

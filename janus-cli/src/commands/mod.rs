@@ -14,5 +14,6 @@ pub mod finetune;
 pub mod generate;
 pub mod inspect;
 pub mod pages;
+pub mod plot;
 pub mod pull;
 pub mod train;
