@@ -19,9 +19,14 @@ enum Form {
     Sentence,
 }
 
-/// A caption to learn from. Of a scene whose tint matters, one in three does not speak of it.
+/// A caption to learn from. Of a scene whose tint matters, one in three does not speak of it, or
+/// every second one where the colour does as well.
 pub fn caption(scene: &Scene, chance: &mut Chance) -> String {
-    let tint = chance.happens(if tint_matters(scene.theme) { 0.67 } else { 0.2 });
+    let tint = chance.happens(match scene.theme {
+        Theme::SingleObject | Theme::TwoObjects => 0.67,
+        Theme::Colours => 0.5,
+        _ => 0.2,
+    });
     written(scene, tint, chance)
 }
 
@@ -36,8 +41,13 @@ pub fn canonical(scene: &Scene) -> String {
     list(&things.collect::<Vec<_>>())
 }
 
-/// Whether a theme is about shapes on a tint.
+/// Whether a theme is about what is on a tint.
 fn tint_matters(theme: Theme) -> bool {
+    colour_is_open(theme) || theme == Theme::Colours
+}
+
+/// Whether a theme is about shapes of any colour.
+fn colour_is_open(theme: Theme) -> bool {
     matches!(theme, Theme::SingleObject | Theme::TwoObjects)
 }
 
@@ -62,7 +72,7 @@ fn written(scene: &Scene, tint: bool, chance: &mut Chance) -> String {
 
 /// What is said of an object: its colour unless the theme leaves it open, its size now and then.
 fn thing(scene: &Scene, object: &Object, size: bool) -> Thing {
-    let colour = (!tint_matters(scene.theme)).then_some(object.look.colour);
+    let colour = (!colour_is_open(scene.theme)).then_some(object.look.colour);
     let size: Option<Size> = object.size.filter(|_| size);
     Thing { count: 1, size, colour, shape: object.look.shape }
 }

@@ -195,7 +195,7 @@ fn count(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
             true => Look { colour: *chance.pick(&Colour::ALL), ..look },
             false => Look { shape: *chance.pick(&Shape::ALL), ..look },
         };
-        look = if familiar(other, 1) { other } else { look };
+        look = if familiar(scene.background.tint, other, 1) { other } else { look };
     }
     let (colour, shape) = match chance.below(4) {
         0 => (Some(look.colour), None),
@@ -293,7 +293,7 @@ fn claim_there(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String
         1 => format!("is there {thing} in the picture?"),
         _ => format!("is there {thing}?"),
     };
-    (there == truth && (truth || familiar(look, 1))).then_some(asked)
+    (there == truth && (truth || familiar(scene.background.tint, look, 1))).then_some(asked)
 }
 
 fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
@@ -307,7 +307,7 @@ fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<Strin
         (false, false) => *chance.pick(&Colour::ALL),
     };
     let asked = format!("is the {} {}?", shape.name(), claimed.name());
-    let usual = truth || familiar(Look { shape, colour: claimed }, 1);
+    let usual = truth || familiar(scene.background.tint, Look { shape, colour: claimed }, 1);
     ((claimed == colour) == truth && usual).then_some(asked)
 }
 
@@ -331,7 +331,7 @@ fn claim_count(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String
     };
     let noun = counted(colour, shape, claimed);
     let is = if claimed == 1 { "is" } else { "are" };
-    let usual = truth || colour.is_none() || familiar(look, claimed);
+    let usual = truth || colour.is_none() || familiar(scene.background.tint, look, claimed);
     usual.then(|| format!("{is} there exactly {said} {noun}?"))
 }
 

@@ -363,7 +363,10 @@ fn training_does_not_speak_of_what_is_held_out() {
                 for thing in named(&words(sentence)) {
                     let Named { colour: Some(colour), shape, count, .. } = thing else { continue };
                     // Plurals without a number are read as one.
-                    assert!(split::familiar(Look { shape, colour }, count), "{text}");
+                    assert!(
+                        split::familiar(scene.background.tint, Look { shape, colour }, count),
+                        "{text}"
+                    );
                 }
             }
         }

@@ -41,7 +41,10 @@ fn fact(scene: &Scene, chance: &mut Chance) -> String {
     match chance.below(4) {
         0 => format!("{} is a colour.", capital(colour)),
         1 => format!("{} is a shape.", capital(&a(shape))),
-        2 if [x, y, x + y].into_iter().all(|count| familiar(look, count)) => {
+        2 if [x, y, x + y]
+            .into_iter()
+            .all(|count| familiar(scene.background.tint, look, count)) =>
+        {
             let [one, two, both] = [x, y, x + y].map(|count| Thing::of(look, count).text());
             format!("{} and {two} are {both}.", capital(&one))
         }
