@@ -39,7 +39,7 @@ fn the_folder_is_whole_and_repeatable() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_snapshot!("data_scenes", ran);
     let a = files(&folder.path().join("a"));
-    assert_eq!(a.len(), 2 * 1003 + 5);
+    assert_eq!(a.len(), 3 * 1003 + 7);
     for name in ["pictures/000/000999.png", "pictures/001/001002.png"] {
         let picture = image::load_from_memory(&a[name]).unwrap().to_rgb8();
         assert_eq!((picture.width(), picture.height()), (16, 16));

@@ -1,7 +1,7 @@
 //! What is said about a scene, in varied words, and always true.
 
 use super::chance::Chance;
-use super::look::Size;
+use super::look::{Place, Size};
 use super::scene::{Object, Relation, Scene, Theme};
 use super::words::{Thing, a, capital, groups, list, varied};
 
@@ -19,20 +19,18 @@ enum Form {
     Sentence,
 }
 
-/// A caption to learn from. Of a scene whose tint matters, one in three does not speak of it, or
-/// every second one where the colour does as well.
+/// A caption to learn from. Two in three speak of the ground or the place where that matters, and
+/// one in five where it does not.
 pub fn caption(scene: &Scene, chance: &mut Chance) -> String {
-    let tint = chance.happens(match scene.theme {
-        Theme::SingleObject | Theme::TwoObjects => 0.67,
-        Theme::Colours => 0.5,
-        _ => 0.2,
-    });
-    written(scene, tint, chance)
+    let often = |matters| if matters { 0.67 } else { 0.2 };
+    let tint = chance.happens(often(tint_matters(scene.theme)));
+    let place = chance.happens(often(place_matters(scene.theme)));
+    written(scene, tint, place, chance)
 }
 
 /// A caption that says all that makes the scene new: what a model is asked to draw.
 pub fn prompt(scene: &Scene, chance: &mut Chance) -> String {
-    written(scene, tint_matters(scene.theme), chance)
+    written(scene, tint_matters(scene.theme), place_matters(scene.theme), chance)
 }
 
 /// The one text that answers "describe the picture": every look with its number, in a fixed order.
@@ -43,7 +41,12 @@ pub fn canonical(scene: &Scene) -> String {
 
 /// Whether a theme is about what is on a tint.
 fn tint_matters(theme: Theme) -> bool {
-    colour_is_open(theme) || theme == Theme::Colours
+    theme == Theme::TwoObjects
+}
+
+/// Whether a theme is about what is at a place.
+fn place_matters(theme: Theme) -> bool {
+    matches!(theme, Theme::SingleObject | Theme::Colours)
 }
 
 /// Whether a theme is about shapes of any colour.
@@ -51,9 +54,9 @@ fn colour_is_open(theme: Theme) -> bool {
     matches!(theme, Theme::SingleObject | Theme::TwoObjects)
 }
 
-fn written(scene: &Scene, tint: bool, chance: &mut Chance) -> String {
+fn written(scene: &Scene, tint: bool, place: bool, chance: &mut Chance) -> String {
     let body = match (scene.theme, &scene.objects[..]) {
-        (Theme::SingleObject | Theme::Colours, [object]) => one(scene, object, chance),
+        (Theme::SingleObject | Theme::Colours, [object]) => one(scene, object, place, chance),
         (Theme::Position, [first, second]) => position(scene, first, second, chance),
         (Theme::Counting, _) => counting(scene, chance),
         (Theme::TwoObjects, [first, second]) => two(scene, first, second, chance),
@@ -77,7 +80,7 @@ fn thing(scene: &Scene, object: &Object, size: bool) -> Thing {
     Thing { count: 1, size, colour, shape: object.look.shape }
 }
 
-fn one(scene: &Scene, object: &Object, chance: &mut Chance) -> Body {
+fn one(scene: &Scene, object: &Object, place: bool, chance: &mut Chance) -> Body {
     let said = thing(scene, object, chance.happens(0.25));
     let text = match (chance.below(10), said.colour) {
         (0, _) => format!("one {}", said.bare()),
@@ -87,7 +90,28 @@ fn one(scene: &Scene, object: &Object, chance: &mut Chance) -> Body {
         }
         _ => said.text(),
     };
+    let text = if place { format!("{text} {}", there(object.place(), chance)) } else { text };
     Body { text, form: Form::One }
+}
+
+/// One of several ways to say where something is.
+fn there(place: Place, chance: &mut Chance) -> String {
+    let name = place.name();
+    match place {
+        Place::Centre => (*chance.pick(&["in the centre", "in the middle"])).to_owned(),
+        Place::Left | Place::Right => match chance.happens(0.5) {
+            true => format!("on the {name}"),
+            false => format!("on the {name} side"),
+        },
+        Place::Top | Place::Bottom => match chance.happens(0.5) {
+            true => format!("at the {name}"),
+            false => format!("near the {name}"),
+        },
+        _ => match chance.happens(0.5) {
+            true => format!("at the {name}"),
+            false => format!("in the {name} corner"),
+        },
+    }
 }
 
 fn two(scene: &Scene, first: &Object, second: &Object, chance: &mut Chance) -> Body {

@@ -3,10 +3,13 @@
 //! ```text
 //! pictures/000/000123.png   at most a thousand in a folder
 //! plain/000/000123.png      the same scene on an even ground, without noise
+//! tiles/000/000123.png      4×4 of the 8×8 squares of that one, around an object
 //! draw.jsonl                a caption, and the plain picture to be drawn
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
 //! map.jsonl                 a picture, and what lies in each field of a grid
+//! fields.jsonl              the same with colours, for an encoder that learns alone
+//! tiles.jsonl               the tiles, for an image tokenizer: most of a whole picture is ground
 //! words.jsonl               texts of this world, without pictures
 //! ```
 //! Everything is written beside the folder and moved there at the end: whole, or not at all.
@@ -16,8 +19,8 @@ use std::io::{self, BufWriter, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use image::ImageEncoder;
 use image::codecs::png::PngEncoder;
+use image::{ImageEncoder, RgbImage};
 use janus_model::ErrorKind;
 use janus_model::processor::{DEFAULT_SYSTEM_PROMPT, IMAGE_PLACE};
 use rayon::prelude::*;
@@ -25,14 +28,18 @@ use serde::Serialize;
 
 use super::captions::caption;
 use super::chance::Chance;
-use super::map::map;
+use super::map::{fields, map};
 use super::questions::questions;
-use super::scene::Scene;
+use super::scene::{SIDE, Scene};
 use super::split::Split;
 use super::told::told;
 
 /// Pictures in a folder.
 const FOLDER: u64 = 1000;
+/// Folders of pictures.
+const KINDS: [&str; 3] = ["pictures", "plain", "tiles"];
+/// The caption of every tile.
+const TILE: &str = "a part of a picture";
 /// Scenes that are drawn at once.
 const CHUNK: u64 = 250;
 
@@ -139,7 +146,7 @@ impl DataSet {
     /// Writes the pictures of some scenes and gives their lines, in order.
     fn chunk(&self, dir: &Path, scenes: Range<u64>) -> io::Result<Vec<Texts>> {
         for folder in scenes.start / FOLDER..=(scenes.end - 1) / FOLDER {
-            for kind in ["pictures", "plain"] {
+            for kind in KINDS {
                 fs::create_dir_all(dir.join(format!("{kind}/{folder:03}")))?;
             }
         }
@@ -149,22 +156,37 @@ impl DataSet {
     fn scene(&self, dir: &Path, number: u64) -> io::Result<Texts> {
         let scene = Scene::new(self.seed, self.split, number);
         let path = |kind| format!("{kind}/{:03}/{number:06}.png", number / FOLDER);
-        let paths = ["pictures", "plain"].map(path);
-        self.picture(&scene, &dir.join(&paths[0]))?;
-        self.picture(&scene.clone().plain(), &dir.join(&paths[1]))?;
-        Texts::of(&scene, [&paths[0], &paths[1]], |purpose| {
-            Chance::of(&[self.seed, self.split as u64, number, purpose])
-        })
+        let paths = KINDS.map(path);
+        let chance = |purpose| Chance::of(&[self.seed, self.split as u64, number, purpose]);
+        let plain = scene.clone().plain().draw(self.size);
+        save(&scene.draw(self.size), &dir.join(&paths[0]))?;
+        save(&plain, &dir.join(&paths[1]))?;
+        save(&tile(&scene, &plain, &mut chance(105)), &dir.join(&paths[2]))?;
+        Texts::of(&scene, [&paths[0], &paths[1], &paths[2]], chance)
     }
+}
 
-    fn picture(&self, scene: &Scene, path: &Path) -> io::Result<()> {
-        let picture = scene.draw(self.size);
-        let mut file = BufWriter::new(File::create(path)?);
-        PngEncoder::new(&mut file)
-            .write_image(picture.as_raw(), self.size, self.size, image::ExtendedColorType::Rgb8)
-            .map_err(io::Error::other)?;
-        file.flush()
-    }
+fn save(picture: &RgbImage, path: &Path) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let (width, height) = picture.dimensions();
+    PngEncoder::new(&mut file)
+        .write_image(picture.as_raw(), width, height, image::ExtendedColorType::Rgb8)
+        .map_err(io::Error::other)?;
+    file.flush()
+}
+
+/// Half of a picture on either axis, cut along the squares that objects fill, with one of them whole.
+fn tile(scene: &Scene, picture: &RgbImage, chance: &mut Chance) -> RgbImage {
+    let object = chance.pick(&scene.objects);
+    let side = picture.width() / 2;
+    let [left, top] = object.centre.map(|x| {
+        let square = SIDE / 8.0;
+        let (first, end) =
+            (((x - object.radius) / square) as u32, ((x + object.radius) / square).ceil() as u32);
+        let (least, most) = (end.saturating_sub(4), first.min(4));
+        (least + chance.below((most - least) as usize + 1) as u32) * picture.width() / 8
+    });
+    image::imageops::crop_imm(picture, left, top, side, side).to_image()
 }
 
 /// The lines of one scene.
@@ -173,6 +195,8 @@ struct Texts {
     pairs: String,
     ask: String,
     map: String,
+    fields: String,
+    tiles: String,
     words: String,
     questions: u64,
 }
@@ -195,11 +219,11 @@ struct Plain<'a> {
 }
 
 impl Texts {
-    /// Its picture lies at the first path, plain at the second; `chance` gives a row of draws for
-    /// each purpose.
+    /// Its picture lies at the first path, plain at the second, a tile at the third; `chance` gives a
+    /// row of draws for each purpose.
     fn of(
         scene: &Scene,
-        [seen, drawn]: [&str; 2],
+        [seen, drawn, tile]: [&str; 3],
         chance: impl Fn(u64) -> Chance,
     ) -> io::Result<Self> {
         let line = |path: &str, turns: Vec<(String, String)>| {
@@ -222,6 +246,8 @@ impl Texts {
             pairs: line(seen, vec![(image(), caption(scene, &mut chance(102)))])?,
             ask: line(seen, turns.collect())?,
             map: line(seen, vec![(image() + &grid.0, grid.1)])?,
+            fields: line(seen, vec![(image(), fields(scene))])?,
+            tiles: line(tile, vec![(TILE.to_owned(), image())])?,
             words: plain(&told(scene, &mut chance(104)))?,
             questions: count,
         })
@@ -238,6 +264,8 @@ struct Files {
     pairs: BufWriter<File>,
     ask: BufWriter<File>,
     map: BufWriter<File>,
+    fields: BufWriter<File>,
+    tiles: BufWriter<File>,
     words: BufWriter<File>,
 }
 
@@ -249,6 +277,8 @@ impl Files {
             pairs: create("pairs.jsonl")?,
             ask: create("ask.jsonl")?,
             map: create("map.jsonl")?,
+            fields: create("fields.jsonl")?,
+            tiles: create("tiles.jsonl")?,
             words: create("words.jsonl")?,
         };
         // What the program itself writes into prompts: a vocabulary learnt from here knows it.
@@ -263,11 +293,14 @@ impl Files {
         writeln!(self.pairs, "{}", texts.pairs)?;
         writeln!(self.ask, "{}", texts.ask)?;
         writeln!(self.map, "{}", texts.map)?;
+        writeln!(self.fields, "{}", texts.fields)?;
+        writeln!(self.tiles, "{}", texts.tiles)?;
         writeln!(self.words, "{}", texts.words)
     }
 
     fn finish(self) -> io::Result<()> {
-        for file in [self.draw, self.pairs, self.ask, self.map, self.words] {
+        for file in [self.draw, self.pairs, self.ask, self.map, self.fields, self.tiles, self.words]
+        {
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         }
         Ok(())
@@ -337,7 +370,14 @@ mod tests {
             let scene = Scene::new(3, Split::Valid, number);
             assert_eq!(picture, scene.draw(16));
             let path = dir.join(format!("plain/000/{number:06}.png"));
-            assert_eq!(image::open(path).expect("a picture").to_rgb8(), scene.plain().draw(16));
+            let plain = scene.plain().draw(16);
+            assert_eq!(image::open(path).expect("a picture").to_rgb8(), plain);
+            // A tile is somewhere in it.
+            let path = dir.join(format!("tiles/000/{number:06}.png"));
+            let tile = image::open(path).expect("a picture").to_rgb8();
+            let at =
+                |x: u32, y: u32| image::imageops::crop_imm(&plain, 2 * x, 2 * y, 8, 8).to_image();
+            assert!((0..=4).any(|x| (0..=4).any(|y| at(x, y) == tile)), "{number}");
         }
         let text = fs::read_to_string(dir.join("ask.jsonl")).expect("questions");
         let questions = text.matches("\"user\"").count() as u64;
@@ -345,6 +385,26 @@ mod tests {
         // Not a second time into the same folder.
         let again = SET.write(&dir, |_| ControlFlow::Continue(()));
         assert!(matches!(again, Err(DataSetError::Occupied { .. })));
+    }
+
+    /// One object at least is whole in every tile, and squares are not cut.
+    #[test]
+    fn tiles_hold_an_object() {
+        for number in 0..300 {
+            let scene = Scene::new(3, Split::Train, number);
+            // In place of a picture: where each pixel of it is.
+            let places = RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8, y as u8, 0]));
+            let tile = tile(&scene, &places, &mut Chance::of(&[number]));
+            let [left, top, _] = tile.get_pixel(0, 0).0.map(f32::from);
+            assert_eq!((tile.dimensions(), left % 8.0, top % 8.0), ((32, 32), 0.0, 0.0));
+            let whole = |object: &super::super::Object| {
+                let inside = |x: f32, start: f32| {
+                    x - object.radius >= start && x + object.radius <= start + 32.0
+                };
+                inside(object.centre[0], left) && inside(object.centre[1], top)
+            };
+            assert!(scene.objects.iter().any(whole), "{scene:?}: {left} {top}");
+        }
     }
 
     #[test]

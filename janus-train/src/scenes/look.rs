@@ -110,38 +110,21 @@ impl Colour {
 #[allow(missing_docs)] // the names say it
 pub enum Tint {
     Dark,
-    Brown,
     Grey,
-    Light,
-    Sandy,
     Mint,
-    Lilac,
     Rosy,
 }
 
 impl Tint {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Dark,
-        Self::Brown,
-        Self::Grey,
-        Self::Light,
-        Self::Sandy,
-        Self::Mint,
-        Self::Lilac,
-        Self::Rosy,
-    ];
+    pub const ALL: [Self; 4] = [Self::Dark, Self::Grey, Self::Mint, Self::Rosy];
 
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dark => "dark",
-            Self::Brown => "brown",
             Self::Grey => "grey",
-            Self::Light => "light",
-            Self::Sandy => "sandy",
             Self::Mint => "mint",
-            Self::Lilac => "lilac",
             Self::Rosy => "rosy",
         }
     }
@@ -150,13 +133,54 @@ impl Tint {
     pub fn rgb(self) -> [f32; 3] {
         match self {
             Self::Dark => [70.0, 76.0, 86.0],
-            Self::Brown => [104.0, 80.0, 64.0],
             Self::Grey => [132.0, 134.0, 138.0],
-            Self::Light => [188.0, 194.0, 198.0],
-            Self::Sandy => [194.0, 178.0, 146.0],
             Self::Mint => [152.0, 188.0, 170.0],
-            Self::Lilac => [176.0, 166.0, 196.0],
             Self::Rosy => [198.0, 164.0, 164.0],
+        }
+    }
+}
+
+/// The third of a picture, down and across, that the middle of an object is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the names say it
+pub enum Place {
+    TopLeft,
+    Top,
+    TopRight,
+    Left,
+    Centre,
+    Right,
+    BottomLeft,
+    Bottom,
+    BottomRight,
+}
+
+impl Place {
+    /// All of them, row by row.
+    pub const ALL: [Self; 9] = [
+        Self::TopLeft,
+        Self::Top,
+        Self::TopRight,
+        Self::Left,
+        Self::Centre,
+        Self::Right,
+        Self::BottomLeft,
+        Self::Bottom,
+        Self::BottomRight,
+    ];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TopLeft => "top left",
+            Self::Top => "top",
+            Self::TopRight => "top right",
+            Self::Left => "left",
+            Self::Centre => "centre",
+            Self::Right => "right",
+            Self::BottomLeft => "bottom left",
+            Self::Bottom => "bottom",
+            Self::BottomRight => "bottom right",
         }
     }
 }
@@ -212,6 +236,12 @@ mod tests {
             for tint in Tint::ALL {
                 let far = distance(colour.rgb(), tint.rgb());
                 assert!(far > 90.0, "{colour:?} {tint:?}: {far}");
+            }
+        }
+        for (number, tint) in Tint::ALL.into_iter().enumerate() {
+            for other in &Tint::ALL[..number] {
+                let far = distance(tint.rgb(), other.rgb());
+                assert!(far > 50.0, "{tint:?} {other:?}: {far}");
             }
         }
     }

@@ -4,7 +4,7 @@
 //! says of each patch what it shows, and shapes are learnt from a tenth of the pictures.
 
 use super::questions::Pair;
-use super::scene::{SIDE, Scene};
+use super::scene::{Object, SIDE, Scene};
 
 /// Fields on either axis: the patches of an encoder of 64 tokens.
 const FIELDS: usize = 8;
@@ -14,14 +14,29 @@ const GROUND: &str = "background";
 /// The question for the map, and the map: a word for each of 8×8 fields, from the upper left one
 /// on, which is the shape whose circle holds the middle of the field, or "background".
 pub(super) fn map(scene: &Scene) -> Pair {
-    let middle = |field: usize| (field as f32 + 0.5) * SIDE / FIELDS as f32;
-    let word = |at: [f32; 2]| {
-        let holds = |[x, y]: [f32; 2], r: f32| (at[0] - x).powi(2) + (at[1] - y).powi(2) < r * r;
-        let found = scene.objects.iter().find(|object| holds(object.centre, object.radius));
-        found.map_or(GROUND, |object| object.look.shape.name())
-    };
-    let fields = (0..FIELDS * FIELDS).map(|i| word([middle(i % FIELDS), middle(i / FIELDS)]));
+    let word = |number| lies(scene, number).map_or(GROUND, |object| object.look.shape.name());
+    let fields = (0..FIELDS * FIELDS).map(word);
     ("Map the picture.".to_owned(), fields.collect::<Vec<_>>().join(" "))
+}
+
+/// The same fields for an encoder that learns alone: between commas the look of what lies there, or
+/// the tint of the ground.
+pub(super) fn fields(scene: &Scene) -> String {
+    let said = |number| match lies(scene, number) {
+        Some(object) => object.look.to_string(),
+        None => scene.background.tint.name().to_owned(),
+    };
+    (0..FIELDS * FIELDS).map(said).collect::<Vec<_>>().join(", ")
+}
+
+/// What holds the middle of a field.
+fn lies(scene: &Scene, field: usize) -> Option<&Object> {
+    let middle = |field: usize| (field as f32 + 0.5) * SIDE / FIELDS as f32;
+    let at = [middle(field % FIELDS), middle(field / FIELDS)];
+    scene.objects.iter().find(|object| {
+        let [x, y] = object.centre;
+        (at[0] - x).powi(2) + (at[1] - y).powi(2) < object.radius * object.radius
+    })
 }
 
 #[cfg(test)]
@@ -40,6 +55,16 @@ mod tests {
                 // The field around its centre: a circle of 7 pixels holds the middle of it.
                 let [x, y] = object.centre.map(|x| (x / 8.0) as usize);
                 assert_eq!(words[8 * y + x], object.look.shape.name(), "{scene:?}");
+            }
+            let said = fields(&scene);
+            let said: Vec<&str> = said.split(", ").collect();
+            assert_eq!(said.len(), 64);
+            for (said, word) in said.iter().zip(&words) {
+                let tint = scene.background.tint.name();
+                assert!(
+                    said.ends_with(word) || (*said == tint && *word == GROUND),
+                    "{said} {word}"
+                );
             }
             let of_ground = words.iter().filter(|word| **word == GROUND).count();
             let area: f32 = scene.objects.iter().map(|o| o.radius * o.radius).sum();

@@ -35,7 +35,7 @@ mod words;
 pub use captions::{canonical, caption, prompt};
 pub use chance::Chance;
 pub use dataset::{DataSet, DataSetError, Written};
-pub use look::{Colour, Look, Shape, Size, Tint};
+pub use look::{Colour, Look, Place, Shape, Size, Tint};
 pub use questions::{About, Asked, question, questions};
 pub use scene::{Background, Object, Relation, SIDE, Scene, Theme};
 pub use split::Split;

@@ -8,7 +8,7 @@ use super::captions::canonical;
 use super::chance::Chance;
 use super::look::{Colour, Look, Shape};
 use super::scene::{Object, Relation, Scene};
-use super::split::{Split, familiar, home, place as placed};
+use super::split::{Split, familiar, home, lie};
 use super::words::{NUMBERS, a, capital, plain};
 
 /// What a question is about.
@@ -61,15 +61,20 @@ pub struct Asked {
     pub answer: String,
 }
 
-/// Six to ten different questions about a scene: a picture costs more than what is asked about it.
+/// Two to five different questions about a scene. A picture costs more than what is asked about it,
+/// but answers tell of each other: of many, most can be given by whoever does not look. One that
+/// describes everything comes once at most.
 pub fn questions(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
-    let wanted = 6 + chance.below(5);
+    let wanted = 2 + chance.below(4);
     let mut found: Vec<Asked> = Vec::new();
     // Some kinds of questions make no sense for some scenes; others always do.
     while found.len() < wanted {
         let about = *chance.pick(&About::ALL);
         let Some(asked) = question(scene, about, chance) else { continue };
-        let same = |other: &Asked| other.question.eq_ignore_ascii_case(&asked.question);
+        let same = |other: &Asked| {
+            let describe = [other, &asked].iter().all(|asked| asked.about == About::Describe);
+            describe || other.question.eq_ignore_ascii_case(&asked.question)
+        };
         if !found.iter().any(same) {
             found.push(asked);
         }
@@ -195,7 +200,7 @@ fn count(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
             true => Look { colour: *chance.pick(&Colour::ALL), ..look },
             false => Look { shape: *chance.pick(&Shape::ALL), ..look },
         };
-        look = if familiar(scene.background.tint, other, 1) { other } else { look };
+        look = if familiar(other, 1) { other } else { look };
     }
     let (colour, shape) = match chance.below(4) {
         0 => (Some(look.colour), None),
@@ -234,30 +239,13 @@ fn place(scene: &Scene, chance: &mut Chance) -> Option<Pair> {
         return Some((asked, answer.to_owned()));
     }
     let object = chance.pick(&scene.objects);
-    let answer = third(object.centre)?;
+    let answer = object.place().name();
     let name = reference(scene, object, chance)?;
     let asked = match chance.happens(0.5) {
         true => format!("where in the picture is the {name}?"),
         false => format!("where is the {name}?"),
     };
     Some((asked, answer.to_owned()))
-}
-
-/// The third of the picture, across and down, where it is not near a border between them.
-fn third(centre: [f32; 2]) -> Option<&'static str> {
-    let of = |x: f32| match x {
-        ..19.0 => Some(0),
-        24.0..40.0 => Some(1),
-        45.0.. => Some(2),
-        _ => None,
-    };
-    const NAMES: [[&str; 3]; 3] = [
-        ["top left", "top", "top right"],
-        ["left", "centre", "right"],
-        ["bottom left", "bottom", "bottom right"],
-    ];
-    let row: [&'static str; 3] = NAMES[of(centre[1])?];
-    Some(row[of(centre[0])?])
 }
 
 /// As many are true as are not, and what is not true is nearly so.
@@ -293,7 +281,7 @@ fn claim_there(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String
         1 => format!("is there {thing} in the picture?"),
         _ => format!("is there {thing}?"),
     };
-    (there == truth && (truth || familiar(scene.background.tint, look, 1))).then_some(asked)
+    (there == truth && (truth || familiar(look, 1))).then_some(asked)
 }
 
 fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String> {
@@ -307,7 +295,7 @@ fn claim_colour(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<Strin
         (false, false) => *chance.pick(&Colour::ALL),
     };
     let asked = format!("is the {} {}?", shape.name(), claimed.name());
-    let usual = truth || familiar(scene.background.tint, Look { shape, colour: claimed }, 1);
+    let usual = truth || familiar(Look { shape, colour: claimed }, 1);
     ((claimed == colour) == truth && usual).then_some(asked)
 }
 
@@ -331,7 +319,7 @@ fn claim_count(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<String
     };
     let noun = counted(colour, shape, claimed);
     let is = if claimed == 1 { "is" } else { "are" };
-    let usual = truth || colour.is_none() || familiar(scene.background.tint, look, claimed);
+    let usual = truth || colour.is_none() || familiar(look, claimed);
     usual.then(|| format!("{is} there exactly {said} {noun}?"))
 }
 
@@ -339,7 +327,7 @@ fn claim_relation(scene: &Scene, truth: bool, chance: &mut Chance) -> Option<Str
     let (first, second, relation) = related(scene, chance)?;
     let [x, y] = [reference(scene, first, chance)?, reference(scene, second, chance)?];
     let claimed = if truth { relation } else { relation.inverse() };
-    let usual = home(&placed(claimed, first.look, second.look)) == Split::Train;
+    let usual = home(&lie(claimed, first.look, second.look)) == Split::Train;
     (truth || usual).then(|| format!("is the {x} {} the {y}?", plain(claimed)))
 }
 

@@ -1,19 +1,25 @@
 //! One scene: what is where, drawn by chance.
 
 use super::chance::Chance;
-use super::look::{Colour, Look, Shape, Size, Tint};
+use super::look::{Colour, Look, Place, Shape, Size, Tint};
 use super::split::{Split, belongs};
 
 /// The side of every scene, in the unit of all lengths: a pixel of a picture of 64.
 pub const SIDE: f32 = 64.0;
-/// Between objects, and between them and the edge.
-const GAP: f32 = 2.5;
+/// Between objects.
+const GAP: f32 = 2.0;
+/// Between objects and the edge.
+const MARGIN: f32 = 1.0;
 /// The tangent of half of 4 degrees.
 const MOST_TURN: f32 = 0.035;
-/// Centres lie on a lattice of so many pixels, the side of what one code of a small tokenizer shows.
-/// Anywhere else, the same thing is other codes at each of 64 places between, and a model of a few
-/// million weights learns places rather than things.
+/// Objects fill whole squares of so many pixels, the side of what one code of a small tokenizer shows:
+/// a small one 2×2 of them, a large one 3×3. Anywhere else, the same thing is other codes at each of
+/// 64 places between, and a model of a few million weights learns places rather than things.
 const LATTICE: f32 = 8.0;
+/// Of a small object; it fills two squares but for a small margin.
+const SMALL: f32 = 7.5;
+/// Of a large one; it fills three.
+const LARGE: f32 = 11.0;
 /// Tries to find room for an object before another scene is drawn.
 const TRIES: usize = 50;
 
@@ -110,8 +116,12 @@ impl Relation {
     /// How `a` lies, seen from `b`, where nobody would doubt it: apart on one axis, and at least
     /// twice as far as on the other.
     pub fn between(a: &Object, b: &Object) -> Option<Self> {
-        let [x, y] = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];
-        let apart = a.radius + b.radius;
+        let way = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];
+        Self::of(way, a.radius + b.radius)
+    }
+
+    /// The same for the way from the second to the first, and both radii together.
+    fn of([x, y]: [f32; 2], apart: f32) -> Option<Self> {
         if x.abs() >= apart && x.abs() >= 2.0 * y.abs() {
             Some(if x < 0.0 { Self::Left } else { Self::Right })
         } else if y.abs() >= apart && y.abs() >= 2.0 * x.abs() {
@@ -139,6 +149,14 @@ pub struct Object {
     pub shift: [f32; 3],
     /// Whether a darker line runs along its edge.
     pub outlined: bool,
+}
+
+impl Object {
+    /// The third of the picture, across and down, that its middle is in. No middle is on a border.
+    pub fn place(&self) -> Place {
+        let [column, row] = self.centre.map(|x| ((3.0 * x / SIDE) as usize).min(2));
+        Place::ALL[3 * row + column]
+    }
 }
 
 /// What lies behind.
@@ -208,7 +226,7 @@ impl Scene {
         let centres = match theme {
             Theme::Position => {
                 let relation = *chance.pick(&Relation::ALL);
-                related(relation, [radii[0].0, radii[1].0], chance).to_vec()
+                related(relation, [radii[0].0, radii[1].0], chance)?.to_vec()
             }
             _ => scattered(&radii, chance)?,
         };
@@ -277,31 +295,32 @@ fn looks(theme: Theme, chance: &mut Chance) -> Vec<Look> {
 /// Smaller the more there are. Two sizes are told apart where nothing is in between.
 fn radius(count: usize, chance: &mut Chance) -> (f32, Option<Size>) {
     match (count, chance.happens(0.5)) {
-        (3.., _) => (8.0, None),
-        (_, true) => (8.0, Some(Size::Small)),
-        (_, false) => (12.0, Some(Size::Large)),
+        (3.., _) => (SMALL, None),
+        (_, true) => (SMALL, Some(Size::Small)),
+        (_, false) => (LARGE, Some(Size::Large)),
     }
 }
 
-/// Where the centre of an object may be, on either axis: the first and the last place.
-fn room(radius: f32) -> [f32; 2] {
-    [up(radius + GAP), down(SIDE - radius - GAP)]
+/// Where the centre of an object may be, on either axis: where it fills whole squares.
+fn places(radius: f32) -> impl Iterator<Item = f32> {
+    let squares = (2.0 * radius / LATTICE).ceil();
+    let half = squares * LATTICE / 2.0;
+    let inside = move |x: &f32| x - radius >= MARGIN && x + radius <= SIDE - MARGIN;
+    (0..(SIDE / LATTICE - squares) as usize + 1)
+        .map(move |i| half + LATTICE * i as f32)
+        .filter(inside)
 }
 
-/// The next place of the lattice.
-fn up(x: f32) -> f32 {
-    (x / LATTICE).ceil() * LATTICE
+/// Any centre of an object of this radius.
+fn centre(radius: f32, chance: &mut Chance) -> [f32; 2] {
+    let places: Vec<f32> = places(radius).collect();
+    [0, 1].map(|_| *chance.pick(&places))
 }
 
-/// The place of the lattice before.
-fn down(x: f32) -> f32 {
-    (x / LATTICE).floor() * LATTICE
-}
-
-/// A place of the lattice, ends included; both are places of it.
-fn place(low: f32, high: f32, chance: &mut Chance) -> f32 {
-    let places = ((high - low) / LATTICE) as usize + 1;
-    low + LATTICE * chance.below(places) as f32
+/// Whether two objects are far enough from each other.
+fn apart(a: [f32; 2], b: [f32; 2], radii: f32) -> bool {
+    let [x, y] = [a[0] - b[0], a[1] - b[1]];
+    x * x + y * y >= (radii + GAP) * (radii + GAP)
 }
 
 /// Centres anywhere, none of whose objects touch. A first one may leave no room for the last: then
@@ -310,15 +329,11 @@ fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[
     (0..TRIES).find_map(|_| {
         let mut centres: Vec<[f32; 2]> = Vec::new();
         for (radius, _) in radii {
-            let [low, high] = room(*radius);
-            let free = |centre: &[f32; 2]| {
-                centres.iter().zip(radii).all(|(other, (others, _))| {
-                    let [x, y] = [centre[0] - other[0], centre[1] - other[1]];
-                    x * x + y * y > (radius + others + GAP) * (radius + others + GAP)
-                })
+            let free = |new: &[f32; 2]| {
+                let mut others = centres.iter().zip(radii);
+                others.all(|(other, (radii, _))| apart(*new, *other, radius + radii))
             };
-            let mut tries =
-                (0..TRIES).map(|_| [place(low, high, chance), place(low, high, chance)]);
+            let mut tries = (0..TRIES).map(|_| centre(*radius, chance));
             let centre = tries.find(free)?;
             centres.push(centre);
         }
@@ -326,27 +341,13 @@ fn scattered(radii: &[(f32, Option<Size>)], chance: &mut Chance) -> Option<Vec<[
     })
 }
 
-/// Two centres, the first of which lies so, seen from the second.
-fn related(relation: Relation, radii: [f32; 2], chance: &mut Chance) -> [[f32; 2]; 2] {
-    let swapped = matches!(relation, Relation::Right | Relation::Below);
-    let [first, second] = if swapped { [radii[1], radii[0]] } else { radii };
-    let (least, most) = (up(first + second + GAP), room(second)[1] - room(first)[0]);
-    let apart = place(least, most, chance);
-    let along = place(room(first)[0], room(second)[1] - apart, chance);
-    let [low, high] = room(first);
-    let across = place(low, high, chance);
-    let [low, high] = room(second);
-    // Little: a third of the least distance, which is far from a doubtful half.
-    let most = down(least / 3.0);
-    let beside = (across + place(-most, most, chance)).clamp(low, high);
-    let mut centres = [[along, across], [along + apart, beside]];
-    if matches!(relation, Relation::Above | Relation::Below) {
-        centres.iter_mut().for_each(|centre| centre.reverse());
-    }
-    if swapped {
-        centres.reverse();
-    }
-    centres
+/// Two centres, the first of which lies so, seen from the second, beyond doubt.
+fn related(relation: Relation, radii: [f32; 2], chance: &mut Chance) -> Option<[[f32; 2]; 2]> {
+    let mut tries = (0..TRIES * TRIES).map(|_| radii.map(|radius| centre(radius, chance)));
+    tries.find(|[a, b]| {
+        let least = radii[0] + radii[1];
+        apart(*a, *b, least) && Relation::of([a[0] - b[0], a[1] - b[1]], least) == Some(relation)
+    })
 }
 
 #[cfg(test)]
@@ -372,7 +373,7 @@ mod tests {
     fn objects_stay_inside_and_apart() {
         for scene in Split::ALL.into_iter().flat_map(|split| scenes(split, 1000)) {
             for (number, a) in scene.objects.iter().enumerate() {
-                let inside = |x: f32| x - a.radius > 2.0 && x + a.radius < SIDE - 2.0;
+                let inside = |x: f32| x - a.radius >= 1.0 && x + a.radius <= SIDE - 1.0;
                 assert!(a.centre.iter().all(|x| inside(*x)), "{scene:?}");
                 for b in &scene.objects[..number] {
                     let [x, y] = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];

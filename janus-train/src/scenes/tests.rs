@@ -162,8 +162,12 @@ fn captions_are_varied_and_prompts_say_what_is_new() {
         let text = prompt(&scene, &mut Chance::of(&[index, 1]));
         let tint = format!("{} background", scene.background.tint.name());
         let says = text.contains(&tint) || text.contains("the background is");
-        let matters = matches!(scene.theme, Theme::SingleObject | Theme::TwoObjects);
-        assert_eq!(says, matters, "{text}");
+        assert_eq!(says, scene.theme == Theme::TwoObjects, "{text}");
+        if matches!(scene.theme, Theme::SingleObject | Theme::Colours) {
+            let place = scene.objects[0].place().name();
+            let says = text.contains(place) || (place == "centre" && text.contains("middle"));
+            assert!(says, "{text}: {place}");
+        }
         // Without what differs anyway, what is left is the pattern.
         let pattern = words(&text).into_iter().filter(|word| {
             let known = colour(word).is_some() || shape(word).is_some() || number(word).is_some();
@@ -199,7 +203,8 @@ fn answers_are_true() {
     let mut all: BTreeMap<About, usize> = BTreeMap::new();
     for (index, scene) in Split::ALL.into_iter().flat_map(|split| scenes(split, 1500)) {
         let asked = questions(&scene, &mut Chance::of(&[index, 2]));
-        assert!((6..=10).contains(&asked.len()));
+        assert!((2..=5).contains(&asked.len()));
+        assert!(asked.iter().filter(|asked| asked.about == About::Describe).count() <= 1);
         let distinct: BTreeSet<_> = asked.iter().map(|a| a.question.to_lowercase()).collect();
         assert_eq!(distinct.len(), asked.len());
         for asked in asked {
@@ -207,7 +212,7 @@ fn answers_are_true() {
             check(&scene, &asked);
         }
     }
-    assert!(all.len() == 7 && all.values().all(|count| *count > 500), "{all:?}");
+    assert!(all.len() == 7 && all.values().all(|count| *count > 400), "{all:?}");
 }
 
 /// The objects a noun with its adjectives may mean.
@@ -363,10 +368,7 @@ fn training_does_not_speak_of_what_is_held_out() {
                 for thing in named(&words(sentence)) {
                     let Named { colour: Some(colour), shape, count, .. } = thing else { continue };
                     // Plurals without a number are read as one.
-                    assert!(
-                        split::familiar(scene.background.tint, Look { shape, colour }, count),
-                        "{text}"
-                    );
+                    assert!(split::familiar(Look { shape, colour }, count), "{text}");
                 }
             }
         }

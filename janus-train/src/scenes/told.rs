@@ -41,10 +41,7 @@ fn fact(scene: &Scene, chance: &mut Chance) -> String {
     match chance.below(4) {
         0 => format!("{} is a colour.", capital(colour)),
         1 => format!("{} is a shape.", capital(&a(shape))),
-        2 if [x, y, x + y]
-            .into_iter()
-            .all(|count| familiar(scene.background.tint, look, count)) =>
-        {
+        2 if [x, y, x + y].into_iter().all(|count| familiar(look, count)) => {
             let [one, two, both] = [x, y, x + y].map(|count| Thing::of(look, count).text());
             format!("{} and {two} are {both}.", capital(&one))
         }
