@@ -53,6 +53,10 @@ pub struct TokenizerConfig {
     /// none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revive: Option<u64>,
+    /// Codes within so many degrees of one that is very frequent are no longer used, as in plain
+    /// grounds, which are one thing; see `merge.rs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<f64>,
     /// Norms that are almost lines while training, and branches that begin as nothing: for
     /// tokenizers of fewer than four channels to a norm's group, which learn no tint otherwise.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -134,6 +138,14 @@ impl Recipe for TokenizerConfig {
         }
         if self.revive == Some(0) {
             return Err(RecipeError::range("revive", 0, "at least 1"));
+        }
+        if let Some(degrees) = self.merge {
+            between("merge", degrees, 0.0, 90.0)?;
+            if self.revive.is_some() || self.decoder_only {
+                let range = "absent with `revive`, which would give the codes back, and with \
+                             `decoder_only`, which keeps them";
+                return Err(RecipeError::range("merge", degrees, range));
+            }
         }
         if self.decoder_only && (self.start.is_none() || self.revive.is_some()) {
             let range =

@@ -19,6 +19,7 @@ pub mod discriminator;
 mod local;
 pub mod losses;
 pub mod lpips;
+mod merge;
 mod revive;
 mod soft;
 pub mod training;

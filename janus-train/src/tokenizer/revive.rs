@@ -15,9 +15,9 @@ use crate::weights::to_unit;
 /// Rows of the codebook, and the latents they are moved to.
 #[derive(Debug)]
 pub struct Moves {
-    codes: Vec<usize>,
+    pub(super) codes: Vec<usize>,
     /// One after the other, of unit length.
-    rows: Vec<f32>,
+    pub(super) rows: Vec<f32>,
 }
 
 impl Moves {
@@ -91,7 +91,7 @@ impl Moves {
     }
 }
 
-fn floats(tensor: Tensor<2>) -> Vec<f32> {
+pub(super) fn floats(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().iter::<f32>().collect()
 }
 

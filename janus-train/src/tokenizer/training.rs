@@ -13,6 +13,7 @@ use janus_model::vq::{VqConfig, VqModel};
 use serde_json::Value;
 
 use super::losses::TokenizerLoss;
+use super::merge::merged;
 use super::revive::Moves;
 use super::usage::Usage;
 use super::{CRITIC, Critic, Lpips, PREFIX, TokenizerConfig, augment, discriminator, local, soft};
@@ -47,6 +48,8 @@ struct Sums {
     tokenizer: GradientsAccumulator<VqModel>,
     critic: GradientsAccumulator<Critic>,
     measured: Measured,
+    /// How often each code was chosen.
+    counts: Vec<u64>,
 }
 
 /// A tokenizer that learns, with all that this needs.
@@ -143,12 +146,12 @@ impl TokenizerTraining {
         if step == 0 && self.config.soft_norms && self.config.start.is_none() {
             self.whiten(pictures);
         }
-        let mut sums = Sums::default();
+        let mut sums = Sums { counts: vec![0; self.usage.codes()], ..Sums::default() };
         for (part, rows) in (0..).zip(pictures.chunks(self.config.batch.rows.max(1))) {
             let share = rows.len() as f64 / pictures.len() as f64;
             self.micro((step, part), rows, share, &mut sums)?;
         }
-        let Sums { mut tokenizer, mut critic, mut measured } = sums;
+        let Sums { mut tokenizer, mut critic, mut measured, counts } = sums;
         let (clip, mut norm) = (self.config.optimizer.clip, 0.0);
         let tokenizer = clipped(self.vq.part(), tokenizer.grads(), clip, &mut norm);
         measured.grad_norm = norm;
@@ -169,6 +172,9 @@ impl TokenizerTraining {
             let chance = (self.config.seed, step, window);
             Moves::find(&vq, &mut self.usage, chance, || vq.directions(pixels))
         });
+        if let Some(degrees) = self.config.merge {
+            self.moves = merged(self.vq.part(), &counts, degrees, (self.config.seed, step));
+        }
         measured.tokens = measured.supervised;
         Ok((Pair { tokenizer, critic }, measured))
     }
@@ -218,6 +224,7 @@ impl TokenizerTraining {
         }
         let codes = codes.into_data().convert::<i64>();
         measured.supervised += codes.num_elements() as u64;
+        codes.iter::<i64>().for_each(|code| sums.counts[code as usize] += 1);
         self.usage.see(step, codes.iter::<i64>());
         Ok(())
     }
