@@ -30,6 +30,7 @@ pub mod data;
 pub mod encoder;
 pub mod evaluate;
 mod failpoint;
+pub mod fields;
 pub mod finetune;
 pub mod frozen;
 pub mod learner;

@@ -13,6 +13,7 @@ mod data_shards;
 mod data_speed;
 mod encoder;
 mod evaluate;
+mod fields;
 mod finetune;
 mod golden;
 mod gradients;

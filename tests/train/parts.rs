@@ -7,9 +7,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use janus_model::config::Dialect;
 use janus_model::{ErrorKind, JanusConfig};
+use janus_train::config::TrainConfig;
 use janus_train::data::error::Why;
 use janus_train::data::{DataError, OnBad, Shuffle, Spec, Stream};
+use janus_train::fields::FieldsConfig;
 use janus_train::parts::{self, Description, Part, PartError, describe, part_of};
+use janus_train::tokenizer::TokenizerConfig;
 
 use crate::parts_common::{model, pictures, recipe};
 
@@ -44,6 +47,30 @@ fn recipes_say_which_part_they_train() {
     let error = part_of(&stage).unwrap_err().to_string();
     assert!(error.contains("line 1: part: unknown variant `decoder`"), "{error}");
     assert_eq!(parts::RECIPES.len(), 2);
+}
+
+/// Those of janus-tiny lie beside the program, and are read by whoever trains it.
+#[test]
+fn recipes_of_janus_tiny_can_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/tiny");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if path.extension().is_none_or(|end| end != "toml") || name == "sizes" {
+            continue;
+        }
+        match part_of(&path).unwrap() {
+            Some(Part::Tokenizer) => drop(TokenizerConfig::read(&path, &[]).unwrap()),
+            Some(Part::Fields) => drop(FieldsConfig::read(&path, &[]).unwrap()),
+            Some(Part::Encoder) => panic!("{name}: janus-tiny has no pairs"),
+            None => drop(TrainConfig::read(&path).unwrap()),
+        }
+        names.push(name);
+    }
+    names.sort();
+    let expected = ["draw", "encoder", "stage1", "stage2", "stage3", "tiles", "tokenizer", "words"];
+    assert_eq!(names, expected);
 }
 
 /// Parameters of the published networks, without the usage buffer and the pooling head.

@@ -227,7 +227,7 @@ fn pair(sample: &Sample, processor: &Processor, text: TextConfig) -> Result<Pair
 }
 
 /// What the one says who does not show the picture: a caption to draw from, or an answer.
-fn caption(sample: &Sample) -> Result<String, Why> {
+pub(crate) fn caption(sample: &Sample) -> Result<String, Why> {
     let speaker = match sample.kind() {
         Kind::Draw => Speaker::User,
         _ => Speaker::Assistant,

@@ -6,9 +6,9 @@
 //! stages/encoder.toml   ─► encoder   ─┴─ strategy: checkpoints, guard, metrics ─► run folder
 //!                                                        [init.parts] of a stage ◄──┘
 //! ```
-//! A recipe with `part = "tokenizer"` or `"encoder"` at its top is one of these, read as strictly
+//! A recipe with `part = "tokenizer"`, `"encoder"` or `"fields"` at its top is one of these, read as strictly
 //! as a stage's. [`run`] trains, [`describe`] tells what that would take; what is learnt, and how,
-//! is in [`crate::tokenizer`] and [`crate::encoder`].
+//! is in [`crate::tokenizer`], [`crate::encoder`] and [`crate::fields`].
 
 mod describe;
 mod error;
@@ -29,6 +29,7 @@ pub(crate) use recipe::{Opened, Recipe, data, identity, read, valid};
 
 use crate::config::{RecipeError, read as reader};
 use crate::encoder::EncoderConfig;
+use crate::fields::FieldsConfig;
 use crate::run::{Allow, Keep, Run};
 use crate::schedule::Schedule;
 use crate::strategy::{End, Plan, Watcher, train};
@@ -48,6 +49,8 @@ pub enum Part {
     Tokenizer,
     /// Pictures to features.
     Encoder,
+    /// The same, from maps of what lies where.
+    Fields,
 }
 
 /// Which part a recipe trains; `None` for a stage of a whole model.
@@ -85,6 +88,7 @@ pub fn run(
         Some(Part::Encoder) => {
             go::<EncoderConfig>(&read(path, overrides)?, output, device, watcher)
         }
+        Some(Part::Fields) => go::<FieldsConfig>(&read(path, overrides)?, output, device, watcher),
         None => Err(PartError::NoPart),
     }
 }
@@ -101,6 +105,7 @@ pub fn describe(
     match part_of(path)? {
         Some(Part::Tokenizer) => read::<TokenizerConfig>(path, overrides)?.describe(device),
         Some(Part::Encoder) => read::<EncoderConfig>(path, overrides)?.describe(device),
+        Some(Part::Fields) => read::<FieldsConfig>(path, overrides)?.describe(device),
         None => Err(PartError::NoPart),
     }
 }
