@@ -138,10 +138,13 @@ pub const FOLDERS: [(&str, &str); 4] = [
     ("tiny-odd", "original-bin"),
 ];
 
-/// Every folder on every device.
+/// The model that comes with the program, seen from the folder of what it must compute.
+pub const JANUS_TINY: (&str, &str) = ("janus-tiny", "../../../weights/janus-tiny");
+
+/// Every folder on every device, and the model that comes with the program.
 pub fn each(mut check: impl FnMut(&Case)) {
     for target in targets() {
-        for (model, folder) in FOLDERS {
+        for (model, folder) in FOLDERS.into_iter().chain([JANUS_TINY]) {
             check(&Case::new(model, folder, &target));
         }
     }

@@ -14,11 +14,12 @@ use crate::common::{Expected, argmax, fixture};
 use crate::shared::targets;
 
 /// Folder of the model, and of what it must compute.
-const MODELS: [(&str, &str); 4] = [
+const MODELS: [(&str, &str); 5] = [
     ("tiny-pro/original", "tiny-pro"),
     ("tiny-pro/hf", "tiny-pro"),
     ("tiny-odd/original-bin", "tiny-odd"),
     ("tiny-odd/hf", "tiny-odd"),
+    ("../../weights/janus-tiny", "janus-tiny"),
 ];
 
 fn load(folder: &str, dtype: Option<DType>, device: &Device) -> Engine {
@@ -30,12 +31,14 @@ fn load(folder: &str, dtype: Option<DType>, device: &Device) -> Engine {
 
 /// Every model with its expectations, on every backend compiled in; weights as stored (bf16)
 /// and in f32 on the CPU. Away from it, one folder of each model stands for the others, whose
-/// weights are the same to the bit (`tests/parity/checkpoint.rs`).
+/// weights are the same to the bit (`tests/parity/checkpoint.rs`). janus-tiny is the model that
+/// comes with the program.
 fn each(check: impl Fn(&str, &Engine, &Expected)) {
     for target in targets() {
         for (folder, model) in MODELS {
             if target.name.starts_with("flex")
-                || ["tiny-pro/original", "tiny-odd/hf"].contains(&folder)
+                || ["tiny-pro/original", "tiny-odd/hf", "../../weights/janus-tiny"]
+                    .contains(&folder)
             {
                 let engine = load(folder, Some(target.dtype), &target.device);
                 check(&format!("{folder} on {}", target.name), &engine, &Expected::of(model));

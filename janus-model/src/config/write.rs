@@ -56,7 +56,6 @@ impl JanusConfig {
         let weight = advice.guidance_scale.map(|weight| weight.to_string());
         let weight = weight.and_then(|weight| weight.parse().ok()).unwrap_or(json!(5));
         let value = json!({
-            "_from_model_config": true,
             "bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad,
             "guidance_scale": weight,
             "generation_kwargs": {"boi_token_id": ids.begin_of_image},
@@ -186,4 +185,23 @@ fn original_vq(config: &VqConfig) -> Value {
         ]);
     }
     Value::Object(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// transformers takes nothing from a file that says it is made of the model's configuration, and
+    /// then lacks the id that image generation asks for.
+    #[test]
+    fn generation_settings_stand_for_themselves() {
+        let ids = TokenIds { bos: 1, eos: 2, pad: 3, image_placeholder: 4, begin_of_image: 5 };
+        let advice = GenerationConfig { guidance_scale: Some(1.25) };
+        let text = JanusConfig::pro_1b().generation_json(ids, advice);
+        let expected = json!({
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "guidance_scale": 1.25,
+            "generation_kwargs": {"boi_token_id": 5},
+        });
+        assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(expected));
+    }
 }

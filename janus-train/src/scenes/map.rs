@@ -20,11 +20,13 @@ pub(super) fn map(scene: &Scene) -> Pair {
 }
 
 /// The same fields for an encoder that learns alone: between commas the look of what lies there, or
-/// the tint of the ground.
+/// the tint of the ground, and where the field is. Without that, an encoder forgets where its tokens
+/// are, and nobody who reads them can tell left from right.
 pub(super) fn fields(scene: &Scene) -> String {
-    let said = |number| match lies(scene, number) {
-        Some(object) => object.look.to_string(),
-        None => scene.background.tint.name().to_owned(),
+    let said = |number| {
+        let look = lies(scene, number).map(|object| object.look.to_string());
+        let look = look.unwrap_or_else(|| scene.background.tint.name().to_owned());
+        format!("{look} row{} column{}", number / FIELDS + 1, number % FIELDS + 1)
     };
     (0..FIELDS * FIELDS).map(said).collect::<Vec<_>>().join(", ")
 }
@@ -59,12 +61,11 @@ mod tests {
             let said = fields(&scene);
             let said: Vec<&str> = said.split(", ").collect();
             assert_eq!(said.len(), 64);
-            for (said, word) in said.iter().zip(&words) {
+            for (number, (said, word)) in said.iter().zip(&words).enumerate() {
+                let (said, place) = said.split_once(" row").expect("a place");
+                assert_eq!(place, format!("{} column{}", number / 8 + 1, number % 8 + 1));
                 let tint = scene.background.tint.name();
-                assert!(
-                    said.ends_with(word) || (*said == tint && *word == GROUND),
-                    "{said} {word}"
-                );
+                assert!(said.ends_with(word) || (said == tint && *word == GROUND), "{said} {word}");
             }
             let of_ground = words.iter().filter(|word| **word == GROUND).count();
             let area: f32 = scene.objects.iter().map(|o| o.radius * o.radius).sum();

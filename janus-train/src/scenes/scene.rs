@@ -194,11 +194,13 @@ impl Scene {
 
     /// As [`Self::new`], for a theme of one's own choice.
     pub fn with_theme(seed: u64, split: Split, index: u64, theme: Theme) -> Self {
+        // Chosen once: of many objects one is more often where it may not be, and many would be rare.
+        let many = Chance::of(&[seed, split as u64, index, theme as u64]).below(6);
         let mut attempt = 0;
         loop {
             // Ends: every theme has combinations in every split, as the tests see.
             let mut chance = Chance::of(&[seed, split as u64, index, theme as u64, attempt]);
-            match Self::attempt(theme, &mut chance).filter(|scene| belongs(scene, split)) {
+            match Self::attempt(theme, many, &mut chance).filter(|scene| belongs(scene, split)) {
                 Some(scene) => return scene,
                 None => attempt += 1,
             }
@@ -219,9 +221,9 @@ impl Scene {
     }
 
     /// Any scene of this theme; `None` where there was no room.
-    fn attempt(theme: Theme, chance: &mut Chance) -> Option<Self> {
+    fn attempt(theme: Theme, many: usize, chance: &mut Chance) -> Option<Self> {
         let background = background(chance);
-        let looks = looks(theme, chance);
+        let looks = looks(theme, many, chance);
         let radii: Vec<_> = looks.iter().map(|_| radius(looks.len(), chance)).collect();
         let centres = match theme {
             Theme::Position => {
@@ -262,8 +264,8 @@ fn look(chance: &mut Chance) -> Look {
     Look { shape: *chance.pick(&Shape::ALL), colour: *chance.pick(&Colour::ALL) }
 }
 
-/// What is in a scene of this theme.
-fn looks(theme: Theme, chance: &mut Chance) -> Vec<Look> {
+/// What is in a scene of this theme; `many`, of 0..6, says how many where that is open.
+fn looks(theme: Theme, many: usize, chance: &mut Chance) -> Vec<Look> {
     let first = look(chance);
     let mut other = |differs: &dyn Fn(Look) -> bool| {
         let mut second = look(chance);
@@ -280,11 +282,11 @@ fn looks(theme: Theme, chance: &mut Chance) -> Vec<Look> {
             first,
             other(&|second| second.shape != first.shape && second.colour != first.colour),
         ],
-        Theme::Counting => vec![first; 2 + chance.below(3)],
+        Theme::Counting => vec![first; 2 + many % 3],
         Theme::Mixed => {
             // Some alike, so that there is something to count; never all.
             let mut looks = vec![first, other(&|second| second != first)];
-            for _ in 0..1 + chance.below(2) {
+            for _ in 0..1 + many % 2 {
                 looks.push(if chance.happens(0.4) { *chance.pick(&looks) } else { look(chance) });
             }
             looks

@@ -231,7 +231,7 @@ mod tests {
             assert!((2..=4).filter(|count| home(*count) == Split::Train).count() >= 2);
         }
         let of = |split| [2, 3, 4].map(|count| homes[&(split, count)]);
-        assert_eq!(Split::ALL.map(of), [[31; 3], [2; 3], [6; 3]]);
+        assert_eq!(Split::ALL.map(of), [[40; 3], [2; 3], [6; 3]]);
     }
 
     /// Every colour, shape, tint, number and relation is learnt often.
