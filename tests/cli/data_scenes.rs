@@ -82,13 +82,22 @@ fn lines_are_what_they_should_be() {
     }
     for line in lines(&files["ask.jsonl"]) {
         let turns = line["messages"].as_array().unwrap().len();
-        assert!((12..=20).contains(&turns) && turns % 2 == 0);
+        assert!((4..=10).contains(&turns) && turns % 2 == 0);
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert!(!content(&line, 2).1.contains("<image>"));
     }
     for line in lines(&files["map.jsonl"]) {
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert_eq!(content(&line, 1).1.split(' ').count(), 64);
+    }
+    for (number, line) in lines(&files["fields.jsonl"]).iter().enumerate() {
+        assert_eq!(line["images"][0], format!("pictures/000/{number:06}.png"));
+        assert_eq!(content(line, 1).1.split(", ").count(), 64);
+    }
+    for (number, line) in lines(&files["tiles.jsonl"]).iter().enumerate() {
+        assert_eq!(line["images"][0], format!("tiles/000/{number:06}.png"));
+        let tile = image::load_from_memory(&files[&format!("tiles/000/{number:06}.png")]).unwrap();
+        assert_eq!((tile.width(), tile.height()), (32, 32));
     }
     let words = lines(&files["words.jsonl"]);
     assert_eq!(words.len(), 40 + 3);
