@@ -8,7 +8,7 @@
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
 //! map.jsonl                 a picture, and what lies in each field of a grid
-//! fields.jsonl              the same with colours, for an encoder that learns alone
+//! fields.jsonl              the same with colours and places, for an encoder that learns alone
 //! tiles.jsonl               the tiles, for an image tokenizer: most of a whole picture is ground
 //! words.jsonl               texts of this world, without pictures
 //! ```
