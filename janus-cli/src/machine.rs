@@ -53,11 +53,26 @@ pub fn resident() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Threads that the processor's work is spread over.
-pub fn threads() -> usize {
-    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
-    let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    wanted.filter(|n| *n > 0).unwrap_or_else(all)
+/// Threads that the processor's work is spread over: `wish`, else as many as RAYON_NUM_THREADS says,
+/// else as many as there are cores. Two threads of one core share its arithmetic, and wait for the
+/// same memory.
+pub fn threads(wish: Option<usize>) -> usize {
+    let named = || std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
+    let cores = || {
+        // A container may be given fewer.
+        let given = std::thread::available_parallelism().map_or(1, usize::from);
+        System::physical_core_count().map_or(given, |cores| cores.min(given))
+    };
+    wish.or_else(named).filter(|n| *n > 0).unwrap_or_else(cores)
+}
+
+/// Starts so many threads, before there is work for them.
+pub fn start_threads(wish: Option<usize>) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(wish));
+    if pool.build_global().is_err() {
+        // Not the first model of this process: the threads are there.
+        tracing::debug!("threads were started before");
+    }
 }
 
 /// Instructions that the products use where they are there, and whether they are.

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::args::ModelArgs;
 use crate::choice::{Choice, folder_name};
 use crate::device::DeviceChoice;
+use crate::machine;
 use crate::metadata::Adapter;
 use crate::report::{self, Failure};
 use crate::units::{WeightType, size};
@@ -41,6 +42,7 @@ impl Loaded {
     /// A device that cannot be used; a folder that is no whole model.
     pub fn open(args: &ModelArgs, parts: Parts) -> Result<Self, Failure> {
         let choice = Choice::of(args)?;
+        machine::start_threads(args.threads());
         let found = args.device.open()?;
         if args.device == DeviceChoice::Auto {
             report::note(&format!("using {} ({})", found.id(), found.name));
@@ -51,16 +53,22 @@ impl Loaded {
                 found.name
             ));
         }
+        let limits = args.limits.limits();
+        let stored = || Checkpoint::open(&choice.base, &limits).map(|found| found.bits());
+        let dtype = match args.dtype {
+            None => stored()?.map(WeightType::Packed),
+            wish => wish,
+        };
         let options = LoadOptions {
             parts,
             dtype: args.dtype.and_then(WeightType::dtype),
             packed: args.dtype.and_then(WeightType::packed),
             // Exact, unless bf16 or less was asked for: then as PyTorch computes in bf16.
-            products: match args.dtype {
+            products: match dtype {
                 Some(WeightType::Bf16 | WeightType::Packed(_)) if !args.unrounded => Products::Bf16,
                 _ => Products::F32,
             },
-            limits: args.limits.limits(),
+            limits,
             adapters: choice.adapters,
             ..LoadOptions::default()
         };
@@ -109,7 +117,7 @@ impl Loaded {
 /// CPU as measured: docs/benchmarks.md.
 fn most_at_once(family: Family) -> usize {
     match family {
-        Family::Cpu | Family::NdArray => 4,
+        Family::Cpu | Family::NdArray => 8,
         Family::Cuda | Family::Metal | Family::Portable => 16,
     }
 }
@@ -143,7 +151,7 @@ impl Identity {
         let choice = Choice::of(args)?;
         let checkpoint = Checkpoint::open(&choice.base, &limits)?;
         let (config, _) = JanusConfig::from_dir(&checkpoint.dir).map_err(Error::from)?;
-        let fingerprint = Fingerprint::of(&config, &checkpoint.canonical()?.tensors)?;
+        let fingerprint = checkpoint.fingerprint(&config)?;
         let adapter = |dir: &PathBuf| -> Result<Adapter, Failure> {
             let files = AdapterFiles::open(dir, &limits)?;
             Ok(Adapter { name: folder_name(dir), fingerprint: files.fingerprint()? })

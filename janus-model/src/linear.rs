@@ -75,9 +75,14 @@ impl LinearConfig {
 impl Linear {
     /// Rounds the weight to so many bits, for good: what it was is forgotten.
     pub fn pack(&mut self, bits: Bits) {
-        let weight = self.weight.val();
-        let gone = Tensor::<2>::full([1, 1], f32::NAN, &weight.device()).expand(weight.dims());
-        self.packed = Some(Packed::of(weight, bits));
+        self.put(Packed::of(self.weight.val(), bits));
+    }
+
+    /// Takes a rounded weight in place of its own.
+    pub fn put(&mut self, packed: Packed) {
+        let device = self.weight.lazy_device();
+        let gone = Tensor::<2>::full([1, 1], f32::NAN, &device).expand(packed.shape());
+        self.packed = Some(packed);
         self.weight = Param::initialized(self.weight.id, gone);
     }
 

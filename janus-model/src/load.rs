@@ -5,6 +5,7 @@
 //! [`Precision`] gives it and handed to the device, one at a time. On the CPU a tensor that keeps
 //! its format stays where it is: in the mapped file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -13,13 +14,14 @@ use burn::tensor::{DType, Device};
 
 use crate::adapters::{AdapterReport, is_adapter};
 use crate::checkpoint::{
-    Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, cast, main_dtype,
+    Canonical, Checkpoint, CheckpointError, Dropped, LazyTensor, Limits, Mismatch, PackedTensor,
+    cast,
 };
 use crate::config::{Dialect, JanusConfig};
 use crate::error::Error;
 use crate::janus::{Janus, Parts};
 use crate::ops::Products;
-use crate::packed::Bits;
+use crate::packed::{Bits, Packed, rounding};
 use crate::parameters::parameters;
 use crate::precision::{Family, Precision};
 use crate::tables::{TextTables, is_table};
@@ -35,7 +37,8 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// What factors of products are rounded to where weights are kept in bf16 on the CPU.
     pub products: Products,
-    /// What matrices of the decoder and the heads are rounded to, on the CPU.
+    /// What matrices of the decoder and the heads are rounded to, on the CPU; `None` leaves them as
+    /// they are in the file, be it packed.
     pub packed: Option<Bits>,
     /// Where the text tables are kept.
     pub tables: TextTables,
@@ -79,26 +82,35 @@ impl Janus {
         let checkpoint = Checkpoint::open(path, &options.limits)?;
         let (config, dialect) = JanusConfig::from_dir(&checkpoint.dir)?;
         let Canonical { tensors, dropped } = checkpoint.canonical()?;
-        let file = main_dtype(&tensors);
+        let (file, family) = (checkpoint.main_dtype(), Family::of(device));
         let supports = |dtype| device.supports_dtype(dtype);
+        // What is packed in the file stays so where it can be multiplied, if nothing else is wanted.
+        let as_stored = checkpoint.bits().filter(|_| family == Family::Cpu);
+        let as_stored = as_stored.filter(|_| options.dtype.is_none());
         let precision = match options.precision {
             Some(precision) => precision,
-            None => Precision::choose(Family::of(device), file, options.dtype, supports)?
-                .with_packed(Family::of(device), options.packed)?
+            None => Precision::choose(family, file, options.dtype, supports)?
+                .with_packed(family, options.packed.or(as_stored))?
                 .with_products(options.products),
         };
+        let stored = stored(&checkpoint, precision.packed)?;
         let mut model = config.init(options.parts, precision, device);
         model.place_tables(options.tables, options.parts, device)?;
         let tensors = with_tied_head(tensors, &config, options.parts);
         let tensors = of_parts(tensors, options.parts);
         let count = tensors.len();
         let tables_on_host = model.has_tables_on_host();
+        let is_stored = |path: &str| {
+            path.strip_suffix(".weight").is_some_and(|layer| stored.contains_key(layer))
+        };
         let dtype_of = |path: &str, rank| match is_table(path) && tables_on_host {
             // The processor reads every format; as in the file, it need not be copied.
-            true => file,
-            false => precision.of_parameter(path, rank),
+            true => Some(file),
+            false if is_stored(path) => None,
+            false => Some(precision.of_parameter(path, rank)),
         };
         fill(&mut model, "", tensors, dtype_of, &checkpoint.dir)?;
+        model.put_packed(stored);
         let put = |dir: &PathBuf| model.add_adapter(dir, &options.limits);
         let adapters = options.adapters.iter().map(put).collect::<Result<_, _>>()?;
         if let Some(bits) = precision.packed {
@@ -121,15 +133,37 @@ impl Janus {
     }
 }
 
+/// The matrices of a checkpoint that are stored as a model with so many bits wants them, by the name
+/// of their layer.
+fn stored(
+    checkpoint: &Checkpoint,
+    bits: Option<Bits>,
+) -> Result<HashMap<String, Packed>, CheckpointError> {
+    let Some(bits) = bits else { return Ok(HashMap::new()) };
+    let wanted = |(name, tensor): (String, PackedTensor)| {
+        let layer = name.strip_suffix(".weight")?;
+        (rounding(layer, bits) == Some(tensor.bits)).then(|| (layer.to_owned(), tensor))
+    };
+    let wanted = checkpoint.packed().into_iter().filter_map(wanted);
+    wanted.map(|(layer, tensor)| Ok((layer, tensor.packed()?))).collect()
+}
+
 impl Janus {
-    /// Rounds the matrices of the decoder to so many bits, and those of both heads to 8, which
-    /// choose among thousands.
+    /// Gives layers the rounded weights that a file has for them.
+    fn put_packed(&mut self, mut stored: HashMap<String, Packed>) {
+        for (name, linear) in self.linears_mut() {
+            if let Some(packed) = stored.remove(&name) {
+                linear.put(packed);
+            }
+        }
+    }
+
+    /// Rounds the matrices of the decoder to so many bits, and those of both heads to 8, as far as
+    /// they are not.
     fn pack(&mut self, bits: Bits) {
         for (name, linear) in self.linears_mut() {
-            if name.starts_with("language_model.model.") {
+            if let Some(bits) = rounding(&name, bits).filter(|_| linear.packed().is_none()) {
                 linear.pack(bits);
-            } else if name.starts_with("gen_head.") || name == "language_model.lm_head" {
-                linear.pack(Bits::Eight);
             }
         }
     }
@@ -150,7 +184,8 @@ impl Janus {
     ) -> Result<Self, Error> {
         let mut model = config.init(Parts::All, precision, device);
         let tensors = with_tied_head(tensors, config, Parts::All);
-        fill(&mut model, "", tensors, |path, rank| precision.of_parameter(path, rank), dir)?;
+        let dtype_of = |path: &str, rank| Some(precision.of_parameter(path, rank));
+        fill(&mut model, "", tensors, dtype_of, dir)?;
         Ok(model)
     }
 }
@@ -168,7 +203,7 @@ pub fn fill_part<M: Module>(
     tensors: Vec<LazyTensor>,
     dir: &Path,
 ) -> Result<(), Error> {
-    fill(part, prefix, tensors, |_, _| DType::F32, dir)
+    fill(part, prefix, tensors, |_, _| Some(DType::F32), dir)
 }
 
 /// Canonical name and shape of every parameter of a part of a model. None is computed.
@@ -195,24 +230,25 @@ impl JanusConfig {
 }
 
 /// Checks both directions, then moves every tensor to its device in the format that `dtype_of`
-/// gives to its path and rank. Names are paths behind `prefix`, made canonical.
+/// gives to its path and rank; where it gives none, the tensor is left to others. Names are paths
+/// behind `prefix`, made canonical.
 ///
 /// `dir` is where the tensors came from, for messages.
 fn fill<M: Module>(
     model: &mut M,
     prefix: &str,
     tensors: Vec<LazyTensor>,
-    dtype_of: impl Fn(&str, usize) -> DType,
+    dtype_of: impl Fn(&str, usize) -> Option<DType>,
     dir: &Path,
 ) -> Result<(), Error> {
     let (parameters, names) = (parameters(model), part_names(model, prefix));
     Mismatch::check(&names, &tensors)
         .map_err(|mismatch| CheckpointError::from(mismatch.in_dir(dir)))?;
-    let mut by_name: std::collections::HashMap<String, LazyTensor> =
+    let mut by_name: HashMap<String, LazyTensor> =
         tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let ready = parameters.into_iter().zip(names).filter_map(|(parameter, (name, shape))| {
         let mut tensor = by_name.remove(&name)?;
-        let dtype = dtype_of(&parameter.path, shape.len());
+        let dtype = dtype_of(&parameter.path, shape.len())?;
         tensor.name = parameter.path;
         Some(cast(tensor, dtype))
     });
@@ -313,7 +349,8 @@ mod tests {
         *tensor = LazyTensor::deferred(norm.into(), dtype, shape, None, length, || {
             Err(burn_pack::Error::IoError("the disk is gone".into()))
         });
-        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error =
+            fill(&mut model, "", tensors, |_, _| Some(DType::F32), &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("'{norm}'")) && text.contains("the disk is gone"), "{text}");
     }
@@ -322,7 +359,8 @@ mod tests {
     fn a_misfit_names_the_folder() {
         let (checkpoint, mut model) = tiny();
         let tensors = checkpoint.canonical().unwrap().tensors.split_off(1);
-        let error = fill(&mut model, "", tensors, |_, _| DType::F32, &checkpoint.dir).unwrap_err();
+        let error =
+            fill(&mut model, "", tensors, |_, _| Some(DType::F32), &checkpoint.dir).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&checkpoint.dir.display().to_string()), "{text}");
         assert!(text.contains("1 missing"), "{text}");

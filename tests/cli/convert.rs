@@ -113,6 +113,43 @@ fn pickles_and_dtypes_and_shards() {
     assert!(read_tensors(&folder.path().join("bf16")) == expected);
 }
 
+/// A folder in 8 or 4 bits draws what a folder draws that is rounded while it is loaded.
+#[test]
+fn int8_and_int4_are_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source("tiny-pro/original");
+    let draw = |model: &str, name: &str, more: &[&str]| {
+        let words = ["generate", "a red cube", "--device", "cpu", "--temperature", "0", "--json"];
+        let words = [&words[..], &["--model", model, "--output", name], more].concat();
+        let ran = run(folder.path(), &words);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
+        ran.json()["images"][0]["codes"].clone()
+    };
+    let mut sizes = vec![std::fs::metadata(format!("{source}/model.safetensors")).unwrap().len()];
+    for dtype in ["int8", "int4"] {
+        let words = [&*source, dtype, "--names", "original", "--dtype", dtype];
+        assert_snapshot!(format!("convert_{dtype}"), convert(folder.path(), &words));
+        let file = folder.path().join(dtype).join("model.safetensors");
+        sizes.push(std::fs::metadata(file).unwrap().len());
+        let loaded = draw(&source, &format!("loaded-{dtype}.png"), &["--dtype", dtype]);
+        assert_eq!(draw(dtype, &format!("stored-{dtype}.png"), &[]), loaded);
+        // Other names, and nothing else: it stays as it is.
+        let other = format!("{dtype}-hf");
+        let again = convert(folder.path(), &[dtype, &other, "--names", "hf", "--json"]);
+        assert_eq!((again.code, &again.json()["dtype"]), (0, &Value::from(dtype)));
+        assert_eq!(draw(&other, &format!("other-{dtype}.png"), &[]), loaded);
+        let told = run(folder.path(), &["inspect", &other, "--json"]).json();
+        assert_eq!(told["ok"], true, "{told:#}");
+        assert!(told["dtypes"][dtype].as_u64().unwrap() > 0, "{told:#}");
+        // And back to numbers that every program reads.
+        let plain = format!("{dtype}-plain");
+        let words = [dtype, &plain, "--names", "hf", "--dtype", "bf16"];
+        assert_eq!(convert(folder.path(), &words).code, 0);
+        assert_eq!(run(folder.path(), &["inspect", &plain]).code, 0);
+    }
+    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+}
+
 #[test]
 fn nothing_is_overwritten_unasked() {
     let folder = copy_of("tiny-odd/hf");

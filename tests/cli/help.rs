@@ -44,10 +44,6 @@ fn usage_errors_exit_with_2() {
     assert_snapshot!("usage_unknown_command", help(&["inspekt", "x"]));
     assert_snapshot!("usage_names_missing", help(&["convert", "a", "b"]));
     assert_snapshot!(
-        "usage_int8",
-        help(&["convert", "a", "b", "--names", "hf", "--dtype", "int8"])
-    );
-    assert_snapshot!(
         "usage_size",
         help(&["convert", "a", "b", "--names", "hf", "--max-shard-size", "0"])
     );

@@ -1,10 +1,14 @@
 //! Decoder and heads in 8 or 4 bits: near what PyTorch computes with the weights as they are.
 
+use std::path::Path;
+
 use burn::tensor::{DType, Device};
+use janus_model::checkpoint::{Checkpoint, Limits, SaveOptions, cast, rounded, save};
 use janus_model::llama::Mask;
+use janus_model::load::with_tied_head;
 use janus_model::packed::Bits;
 use janus_model::rope::Positions;
-use janus_model::{Error, Janus, LoadOptions};
+use janus_model::{Error, Janus, JanusConfig, LoadOptions, Parts};
 
 use crate::common::{Fixture, fixtures, values};
 
@@ -12,6 +16,16 @@ fn load(model: &str, device: &Device, bits: Bits) -> Result<Janus, Error> {
     let path = fixtures().join(model).join("hf");
     let options = LoadOptions { packed: Some(bits), ..Default::default() };
     Janus::load(&path, device, &options).map(|(janus, _)| janus)
+}
+
+/// Logits of the first image code of the fixture's prompt.
+fn first_logits(janus: &Janus, fixture: &Fixture, device: &Device) -> Vec<f32> {
+    let x = janus.embed_text(fixture.ids("gen.prompt_ids", device));
+    let tokens = x.dims()[1];
+    let rope = janus.rope(tokens);
+    let hidden = janus.hidden(x, &rope, &Positions::From(0), &Mask::Causal, None);
+    let last = hidden.slice_dim(1, tokens - 1..tokens).squeeze_dim(1);
+    values(janus.image_logits(last).unwrap())
 }
 
 /// Largest difference as a share of the largest value, logits of the first image code, tiny-pro and
@@ -24,12 +38,7 @@ fn logits_are_near() {
             let fixture = Fixture::open(model);
             let janus = load(model, &device, bits).unwrap();
             assert_eq!(janus.precision().packed, Some(bits));
-            let x = janus.embed_text(fixture.ids("gen.prompt_ids", &device));
-            let tokens = x.dims()[1];
-            let rope = janus.rope(tokens);
-            let hidden = janus.hidden(x, &rope, &Positions::From(0), &Mask::Causal, None);
-            let last = hidden.slice_dim(1, tokens - 1..tokens).squeeze_dim(1);
-            let found = values(janus.image_logits(last).unwrap());
+            let found = first_logits(&janus, &fixture, &device);
             let expected = fixture.f32s("gen.logits.cond");
             assert_eq!(found.len(), expected.len());
             let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
@@ -65,5 +74,78 @@ fn what_is_rounded() {
             _ => None,
         };
         assert_eq!(bits, expected, "{name}");
+    }
+}
+
+/// A folder with weights in 8 or 4 bits, as `janus convert --dtype` writes them.
+fn converted(model: &Path, bits: Bits) -> tempfile::TempDir {
+    let checkpoint = Checkpoint::open(model, &Limits::default()).unwrap();
+    let (config, _) = JanusConfig::from_dir(&checkpoint.dir).unwrap();
+    let tensors = with_tied_head(checkpoint.canonical().unwrap().tensors, &config, Parts::All);
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = rounded(tensors, bits, &checkpoint.packed());
+    save(dir.path(), tensors, &SaveOptions::default()).unwrap();
+    std::fs::copy(model.join("config.json"), dir.path().join("config.json")).unwrap();
+    dir
+}
+
+/// A file in 8 or 4 bits gives, number by number, what rounding while loading gives; and such a file
+/// written again stays what it is.
+#[test]
+fn a_file_holds_what_loading_rounds() {
+    let device = Device::flex();
+    for bits in [Bits::Eight, Bits::Four] {
+        for model in ["tiny-pro", "tiny-odd"] {
+            let fixture = Fixture::open(model);
+            let dir = converted(&fixtures().join(model).join("hf"), bits);
+            let checkpoint = Checkpoint::open(dir.path(), &Limits::default()).unwrap();
+            assert_eq!(checkpoint.bits(), Some(bits));
+            assert_eq!(checkpoint.main_dtype(), DType::BF16);
+            assert!(checkpoint.dtypes().contains_key(bits.name()));
+            let (janus, report) =
+                Janus::load(dir.path(), &device, &LoadOptions::default()).unwrap();
+            assert_eq!((janus.precision().packed, report.file), (Some(bits), DType::BF16));
+            let loaded = load(model, &device, bits).unwrap();
+            let logits = first_logits(&janus, &fixture, &device);
+            assert_eq!(logits, first_logits(&loaded, &fixture, &device), "{model}");
+            let file = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
+            let again = converted(dir.path(), bits);
+            assert!(file(again.path()) == file(dir.path()), "{model} {}", bits.name());
+        }
+    }
+}
+
+/// Whoever wants other numbers gets what the packed ones stand for, on every device.
+#[test]
+fn a_packed_file_is_read_everywhere() {
+    let model = fixtures().join("tiny-pro/hf");
+    let dir = converted(&model, Bits::Eight);
+    let of = |path: &Path| {
+        let tensors = Checkpoint::open(path, &Limits::default()).unwrap().canonical().unwrap();
+        let name = "language_model.model.layers.1.mlp.down_proj.weight";
+        let tensor = tensors.tensors.into_iter().find(|tensor| tensor.name == name).unwrap();
+        let bytes = cast(tensor, DType::F32).to_bytes().unwrap();
+        bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect::<Vec<_>>()
+    };
+    let (exact, packed) = (of(&model), of(dir.path()));
+    assert!(exact.len() == packed.len() && exact != packed);
+    let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let off = exact.iter().zip(&packed).map(|(a, b)| (a - b).abs());
+    // Half of a 127th of the largest of 32, and the scale itself has 11 bits.
+    assert!(off.fold(0.0, f32::max) < largest / 127.0 * 0.6);
+    let options = LoadOptions { dtype: Some(DType::F32), ..LoadOptions::default() };
+    let (mut janus, _) = Janus::load(dir.path(), &Device::flex(), &options).unwrap();
+    assert_eq!(janus.precision().packed, None);
+    assert!(janus.linears_mut().into_iter().all(|(_, linear)| linear.packed().is_none()));
+    #[cfg(feature = "ndarray")]
+    {
+        #[allow(deprecated)]
+        let other = Device::ndarray();
+        let (there, _) = Janus::load(dir.path(), &other, &LoadOptions::default()).unwrap();
+        let fixture = Fixture::open("tiny-pro");
+        let here = first_logits(&janus, &fixture, &Device::flex());
+        let there = first_logits(&there, &fixture, &other);
+        let off = here.iter().zip(&there).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-4, "{off}");
     }
 }

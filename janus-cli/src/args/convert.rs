@@ -30,7 +30,10 @@ pub struct ConvertArgs {
     /// Tensor names and configuration: DeepSeek's own, or those of Hugging Face transformers.
     #[arg(long, value_name = "NAMES")]
     pub names: Names,
-    /// Number format of the weights: f32, bf16 or f16 [default: as in SRC].
+    /// Number format of the weights: f32, bf16, f16, int8 or int4 [default: as in SRC].
+    ///
+    /// int8 and int4 are for the CPU, and for janus alone: the decoder in 8.5 or 4.5 bits a weight,
+    /// used where it lies in the file; the rest as in SRC.
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<WeightType>,
     /// Largest weight file, such as 500MB, 5GB or 2GiB.

@@ -38,11 +38,21 @@ pub struct ModelArgs {
     /// Number format of the weights: f32, bf16, f16, int8 or int4 [default: what suits the device].
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<WeightType>,
+    /// Threads of the processor [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// bf16 names the format of the weights only: nothing is rounded.
     #[arg(skip)]
     pub unrounded: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+impl ModelArgs {
+    /// Threads that were asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
 }
 
 /// A path, or nothing at all.

@@ -220,7 +220,7 @@ impl Bench<'_> {
         json!({
             "device": device, "dtype": weights_name(&self.janus.precision()),
             "compute": name(self.janus.precision().compute),
-            "products": self.janus.precision().products, "threads": machine::threads(),
+            "products": self.janus.precision().products, "threads": machine::threads(self.args.model.threads()),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
             "stages": list, "peak_resident_bytes": peak,
             "private_bytes": process::memory().map(|memory| memory.private),
@@ -237,7 +237,7 @@ impl Bench<'_> {
                 Products::Bf16 => "bf16 into f32".to_owned(),
                 Products::F32 => name(precision.compute),
             },
-            machine::threads()
+            machine::threads(self.args.model.threads())
         );
         for stage in stages {
             let (label, seconds) = (self.label(stage), time(stage.seconds()));

@@ -4,11 +4,15 @@
 //! by one rename, whole or not at all; in a folder that exists (`--force`) whole files are replaced
 //! one after another.
 
-use burn::tensor::DType;
+use std::collections::HashMap;
+
+use janus_model::Parts;
 use janus_model::adapters::{AdapterReport, merged};
 use janus_model::checkpoint::{
-    CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, main_dtype, save,
+    CheckpointError, LazyTensor, Naming, SaveOptions, WeightFile, rounded, save,
 };
+use janus_model::load::with_tied_head;
+use janus_model::packed::Bits;
 use serde_json::json;
 
 use crate::args::{ConvertArgs, Names};
@@ -17,17 +21,12 @@ use crate::companions::Companions;
 use crate::device;
 use crate::folder::Folder;
 use crate::progress::Progress;
-use crate::report::{self, Exit, Failure, Verdict};
+use crate::report::{self, Failure, Verdict};
 use crate::target::{Staging, Target};
 use crate::units::{WeightType, count, plural, size, torch_name};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
-    if let Some(bits) = args.dtype.and_then(WeightType::packed) {
-        let message = format!("no file holds {} weights", bits.name());
-        let hint = "they are rounded in seconds when a model is loaded: --dtype int8 or int4 there";
-        return Err(Failure::new(Exit::Usage, message).hint(hint));
-    }
     let limits = args.limits.limits();
     let mut src = Choice::find(&args.src, &limits)?;
     src.add(&args.lora, &limits)?;
@@ -37,14 +36,29 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
         let failure = Failure::from(CheckpointError::Mismatch(mismatch));
         return Err(folder.hint().into_iter().fold(failure, Failure::hint));
     }
-    let config = folder.true_config();
+    let mut config = folder.true_config();
     config.check_dialect(args.names.dialect()).map_err(janus_model::Error::from)?;
     let companions = Companions::read(&folder.checkpoint.dir, &folder.config)?;
     let (tensors, left_out) = tensors(&folder, args.names);
-    let wish = args.dtype.and_then(WeightType::dtype);
-    let dtype = wish.unwrap_or_else(|| main_dtype(&tensors));
+    let wish = args.dtype.or_else(|| folder.checkpoint.bits().map(WeightType::Packed));
+    let (wish, bits) = (wish.and_then(WeightType::dtype), wish.and_then(WeightType::packed));
+    let dtype = wish.unwrap_or_else(|| folder.checkpoint.main_dtype());
     let (tensors, merged) =
         merged(tensors, &config, (&src.adapters, &limits), wish, &device::idle())?;
+    let tensors = match bits {
+        Some(bits) => {
+            // A head of 8 bits is not the table that words are looked up in.
+            let tensors = with_tied_head(tensors, &config, Parts::All);
+            config.language.tie_word_embeddings = false;
+            // With an adapter in them, weights are no longer those of the file.
+            let stored = match src.adapters.is_empty() {
+                true => folder.checkpoint.packed(),
+                false => HashMap::new(),
+            };
+            rounded(tensors, bits, &stored)
+        }
+        None => tensors,
+    };
     let staging = Staging::create(&target)?;
     let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
     let written = tensors.len();
@@ -63,7 +77,8 @@ pub fn run(args: &ConvertArgs) -> Result<Verdict, Failure> {
     };
     companions.write(&staging, &config, args.names, dtype)?;
     staging.publish(&target)?;
-    notes(&folder, &companions, args.names);
+    notes(&folder, &companions, args.names, bits);
+    let dtype = bits.map_or_else(|| torch_name(dtype), Bits::name);
     let summary = Summary { files, tensors: written, left_out, dtype, merged };
     summary.print(args)?;
     Ok(Verdict::Yes)
@@ -79,7 +94,13 @@ fn tensors(folder: &Folder, names: Names) -> (Vec<LazyTensor>, usize) {
     (folder.canonical.tensors.clone(), folder.canonical.dropped.len())
 }
 
-fn notes(folder: &Folder, companions: &Companions, names: Names) {
+fn notes(folder: &Folder, companions: &Companions, names: Names, bits: Option<Bits>) {
+    if let Some(bits) = bits {
+        report::note(&format!(
+            "no program but janus reads {} weights as they lie here",
+            bits.name()
+        ));
+    }
     if !companions.has_tokenizer() {
         report::note("SRC has no tokenizer.json: only weights and config.json were written");
     }
@@ -95,7 +116,7 @@ struct Summary {
     files: Vec<WeightFile>,
     tensors: usize,
     left_out: usize,
-    dtype: DType,
+    dtype: &'static str,
     merged: Vec<AdapterReport>,
 }
 
@@ -110,7 +131,7 @@ impl Summary {
             let files: Vec<_> =
                 self.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect();
             let told = json!({
-                "path": args.dst, "names": names, "dtype": torch_name(self.dtype),
+                "path": args.dst, "names": names, "dtype": self.dtype,
                 "tensors_read": self.tensors, "tensors_left_out": self.left_out,
                 "bytes": bytes, "files": files,
             });
@@ -128,7 +149,7 @@ impl Summary {
             args.dst.display(),
             plural(self.files.len(), "file"),
             size(bytes),
-            torch_name(self.dtype),
+            self.dtype,
             plural(self.tensors, "tensor"),
         ))
     }

@@ -104,7 +104,7 @@ fn processor_json() -> Value {
     let instructions: serde_json::Map<String, Value> =
         machine::instructions().into_iter().map(|(name, has)| (name.into(), has.into())).collect();
     json!({
-        "threads": machine::threads(), "memory": memory.total, "memory_available": memory.available,
+        "threads": machine::threads(None), "memory": memory.total, "memory_available": memory.available,
         "architecture": std::env::consts::ARCH, "system": std::env::consts::OS,
         "instructions": instructions,
     })
@@ -119,7 +119,11 @@ fn processor_text(text: &mut String) {
         if names.is_empty() { "none".to_owned() } else { names.join(" ") }
     };
     line(text, "built with", &features().join(" "));
-    line(text, "processor", &format!("{architecture}, {system}, {} threads", machine::threads()));
+    line(
+        text,
+        "processor",
+        &format!("{architecture}, {system}, {} threads", machine::threads(None)),
+    );
     line(text, "instructions", &format!("{} (without: {})", has(true), has(false)));
     let (total, available) = (size(memory.total), size(memory.available));
     line(text, "memory", &format!("{total}, {available} available"));

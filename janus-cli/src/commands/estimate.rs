@@ -5,7 +5,7 @@ use janus_infer::Guidance;
 use janus_infer::memory::{Forecast, Workload, forecast, pictures_at_once};
 use janus_model::JanusConfig;
 use janus_model::capacity::largest_tensor;
-use janus_model::checkpoint::{Limits, main_dtype};
+use janus_model::checkpoint::Limits;
 use serde_json::{Value, json};
 
 use crate::args::EstimateArgs;
@@ -53,7 +53,7 @@ fn sizes(args: &EstimateArgs) -> Result<(JanusConfig, DType), Failure> {
     }
     let limits = Limits::default();
     let folder = Folder::open(&Choice::find(&args.model, &limits)?.base, &limits)?;
-    Ok((folder.config, main_dtype(&folder.canonical.tensors)))
+    Ok((folder.config, folder.checkpoint.main_dtype()))
 }
 
 /// The device that was named, or all that are real.

@@ -99,7 +99,7 @@ impl Findings {
                 "config.json and tensor names are of different dialects; janus reads both".into(),
             );
         }
-        let fingerprint = Fingerprint::of(&folder.config, &folder.canonical.tensors)?;
+        let fingerprint = folder.checkpoint.fingerprint(&folder.config)?;
         Ok(Self { tokens, official, fingerprint, notes })
     }
 

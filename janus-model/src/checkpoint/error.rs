@@ -173,6 +173,16 @@ pub enum CheckpointError {
         /// The type, as the file spells it.
         dtype: String,
     },
+    /// A matrix in 8 or 4 bits is not what its first line says.
+    #[error("{}: bad packed matrix {}: {problem}", path.display(), shown(tensor))]
+    Packed {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+        /// What does not fit.
+        problem: &'static str,
+    },
     /// Two tensors of the files stand for the same tensor of the model.
     #[error("{}: two tensors both stand for {}", path.display(), shown(tensor))]
     Ambiguous {
@@ -266,6 +276,9 @@ impl CheckpointError {
             }
             Self::NotWeights { found: Impostor::LegacyTorch, .. } => {
                 "unsupported: re-save the state dict with PyTorch 1.6 or newer, or as safetensors"
+            }
+            Self::Packed { .. } => {
+                "convert the original model again, with `janus convert --dtype int8` or int4"
             }
             Self::NotWeights { .. } | Self::Header { .. } | Self::Archive { .. } => {
                 "the file is damaged or incomplete; download or re-export the file"

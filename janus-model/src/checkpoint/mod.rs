@@ -24,6 +24,7 @@ pub mod keys;
 pub mod lazy;
 pub mod limits;
 pub mod manifest;
+pub mod packed;
 pub mod pickle;
 pub mod report;
 pub mod safetensors;
@@ -36,9 +37,11 @@ mod mapped;
 mod shapes;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
+
+use burn::tensor::DType;
 
 pub use error::{CheckpointError, Impostor};
 pub use fingerprint::Fingerprint;
@@ -47,11 +50,15 @@ pub use keys::{Canonical, Dropped, Naming};
 pub use lazy::{LazyTensor, cast, check_tensors, concat, main_dtype, rows};
 pub use limits::Limits;
 pub use manifest::{Difference, Manifest};
+pub use packed::{PackedTensor, rounded};
 pub use pickle::{PickleError, ViewProblem, ZipError};
 pub use report::{Mismatch, ShapeDifference};
 pub use safetensors::HeaderError;
 pub use save::{SaveOptions, save};
 pub use shards::{Format, IndexError, WeightFile};
+
+use crate::config::JanusConfig;
+use crate::packed::Bits;
 
 /// The weight files of one model, opened but not read.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub struct Checkpoint {
     tensors: Vec<LazyTensor>,
     /// How many of the tensors each file holds.
     counts: Vec<usize>,
+    /// Those that are packed matrices, under their names in the files.
+    packed: HashMap<String, PackedTensor>,
 }
 
 impl Checkpoint {
@@ -75,17 +84,25 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`]; nothing is allocated for what a file merely claims.
     pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, CheckpointError> {
-        let shards::Found { dir, files, tensors, counts } = shards::find(path.as_ref(), limits)?;
+        let found = shards::find(path.as_ref(), limits)?;
+        let shards::Found { dir, files, mut tensors, counts } = found;
         if tensors.len() > limits.tensors {
             let (path, what) = (dir, "number of tensors");
             let (value, limit) = (tensors.len() as u64, limits.tensors as u64);
             return Err(CheckpointError::Limit { path, what, value, limit });
         }
         let naming = Naming::detect(tensors.iter().map(|tensor| tensor.name.as_str()));
-        Ok(Self { dir, files, naming, tensors, counts })
+        let mut packed = HashMap::new();
+        for tensor in &mut tensors {
+            if let Some(found) = PackedTensor::of(tensor, &dir)? {
+                *tensor = found.wide();
+                packed.insert(tensor.name.clone(), found);
+            }
+        }
+        Ok(Self { dir, files, naming, tensors, counts, packed })
     }
 
-    /// The tensors as the files name them.
+    /// The tensors as the files name them; packed matrices as what they stand for, in f32.
     #[must_use]
     pub fn raw(&self) -> &[LazyTensor] {
         &self.tensors
@@ -117,6 +134,45 @@ impl Checkpoint {
         Ok(canonical)
     }
 
+    /// The packed matrices under canonical names.
+    #[must_use]
+    pub fn packed(&self) -> HashMap<String, PackedTensor> {
+        let canonical =
+            |(name, tensor): (&String, &PackedTensor)| match keys::import(name, self.naming) {
+                Import::Whole(name) => Some((name, tensor.clone())),
+                _ => None,
+            };
+        self.packed.iter().filter_map(canonical).collect()
+    }
+
+    /// Bits of a weight of the decoder, where the files hold packed matrices. The heads may have
+    /// more.
+    #[must_use]
+    pub fn bits(&self) -> Option<Bits> {
+        self.packed.values().map(|tensor| tensor.bits).max_by_key(|bits| *bits == Bits::Four)
+    }
+
+    /// The float format that most values are in, packed matrices aside.
+    #[must_use]
+    pub fn main_dtype(&self) -> DType {
+        let plain = self.tensors.iter().filter(|tensor| !self.packed.contains_key(&tensor.name));
+        main_dtype(&plain.cloned().collect::<Vec<_>>())
+    }
+
+    /// What tells these weights from others, as they are stored.
+    ///
+    /// # Errors
+    /// Those of [`Self::canonical`]; a tensor that cannot be read.
+    pub fn fingerprint(&self, config: &JanusConfig) -> Result<Fingerprint, CheckpointError> {
+        let (mut tensors, packed) = (self.canonical()?.tensors, self.packed());
+        for tensor in &mut tensors {
+            if let Some(found) = packed.get(&tensor.name) {
+                *tensor = lazy::renamed(found.stored.clone(), tensor.name.clone());
+            }
+        }
+        Fingerprint::of(config, &tensors)
+    }
+
     /// Path of the file that holds the raw tensor `at`.
     fn file_of(&self, at: usize) -> PathBuf {
         let mut end = 0;
@@ -133,7 +189,11 @@ impl Checkpoint {
         let mut summary = BTreeMap::new();
         for tensor in &self.tensors {
             let elements: usize = tensor.shape.to_vec().iter().product();
-            *summary.entry(format!("{:?}", tensor.dtype)).or_default() += elements;
+            let name = match self.packed.get(&tensor.name) {
+                Some(packed) => packed.bits.name().to_owned(),
+                None => format!("{:?}", tensor.dtype),
+            };
+            *summary.entry(name).or_default() += elements;
         }
         summary
     }

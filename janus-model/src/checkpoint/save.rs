@@ -21,6 +21,7 @@ use super::{
     safetensors::dtype_name,
     shards::{Format, WeightFile},
 };
+use crate::packed::LINE;
 
 /// Elements converted at a time: the buffer stays at 4 MiB.
 const CHUNK: usize = 1 << 20;
@@ -157,9 +158,20 @@ fn plan(tensors: Vec<LazyTensor>, options: &SaveOptions) -> Result<Vec<Item>, Ch
     }
     // Wide elements first keeps every tensor aligned; names make the order total.
     items.sort_by(|a, b| {
-        b.dtype.size().cmp(&a.dtype.size()).then_with(|| a.tensor.name.cmp(&b.tensor.name))
+        b.alignment().cmp(&a.alignment()).then_with(|| a.tensor.name.cmp(&b.tensor.name))
     });
     Ok(items)
+}
+
+impl Item {
+    /// What its place in the file should be a multiple of, and its length is: bytes in lines are
+    /// used where they are mapped, a line at a time.
+    fn alignment(&self) -> usize {
+        match self.tensor.shape.to_vec()[..] {
+            [_, LINE] if self.dtype == DType::U8 => LINE,
+            _ => self.dtype.size(),
+        }
+    }
 }
 
 /// Fills files one after the other up to `limit` bytes of data.
@@ -215,7 +227,8 @@ fn write_data(writer: &mut impl Write, bytes: &[u8], item: &Item) -> io::Result<
     Ok(())
 }
 
-/// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes.
+/// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes, or of
+/// what the first tensor asks for, which asks for most.
 fn header(items: &[Item], metadata: &BTreeMap<String, String>) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let mut entries = Vec::with_capacity(items.len() + 1);
@@ -238,7 +251,9 @@ fn header(items: &[Item], metadata: &BTreeMap<String, String>) -> String {
         start = end;
     }
     let mut header = format!("{{{}}}", entries.join(","));
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let start = items.first().map_or(8, |item| item.alignment().max(8));
+    let length = (8 + header.len()).next_multiple_of(start) - 8;
+    header.extend(std::iter::repeat_n(' ', length - header.len()));
     header
 }
 

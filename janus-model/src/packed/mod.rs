@@ -10,15 +10,24 @@
 //! |---|---|
 //! | `mod.rs` | how weights lie |
 //! | `round.rs` | which whole numbers stand for weights and activations |
-//! | `multiply.rs` | products |
+//! | `multiply.rs` | products, with the body that all others equal |
+//! | `vnni.rs` `avx2.rs` | the same, faster |
+//!
+//! Files hold them, too: [`crate::checkpoint::packed`].
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod multiply;
 mod round;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Tensor, TensorData};
+use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -76,9 +85,32 @@ impl Bits {
 }
 
 /// A cache line.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
+
+/// Bytes of a [`Line`].
+pub(crate) const LINE: usize = size_of::<Line>();
+
+/// Where lines are.
+#[derive(Clone)]
+enum Lines {
+    /// In memory.
+    Own(Arc<[Line]>),
+    /// In a mapped file, at whole lines.
+    Mapped(Arc<Bytes>),
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        match self {
+            Self::Own(lines) => lines,
+            Self::Mapped(bytes) => bytemuck::cast_slice(bytes),
+        }
+    }
+}
 
 /// A matrix of weights, `[out, in]`, as it is multiplied.
 ///
@@ -88,7 +120,7 @@ struct Line([u8; 64]);
 /// of its bytes. What is missing in the last panel or block is zero.
 #[derive(Clone)]
 pub struct Packed {
-    lines: Arc<[Line]>,
+    lines: Lines,
     bits: Bits,
     output: usize,
     input: usize,
@@ -106,8 +138,15 @@ impl Packed {
     /// # Panics
     /// When it is of another format.
     pub fn of(weight: Tensor<2>, bits: Bits) -> Self {
-        let [output, input] = weight.dims();
-        let data = weight.into_data();
+        let shape = weight.dims();
+        Self::of_data(&weight.into_data(), shape, bits)
+    }
+
+    /// The same, for what a tensor of this shape is made of.
+    ///
+    /// # Panics
+    /// As [`Self::of`].
+    pub(crate) fn of_data(data: &TensorData, [output, input]: [usize; 2], bits: Bits) -> Self {
         fn from<'a, T: Copy + Sync>(
             weights: &'a [T],
             input: usize,
@@ -160,7 +199,7 @@ impl Packed {
         };
         let room = || vec![0.0f32; blocks * BLOCK];
         lines.par_chunks_mut(each.max(1)).enumerate().for_each_init(room, fill);
-        Self { lines: lines.into(), bits, output, input }
+        Self { lines: Lines::Own(lines.into()), bits, output, input }
     }
 
     /// `[out, in]`.
@@ -186,21 +225,69 @@ impl Packed {
         Tensor::from_data(y, (&device, dtype))
     }
 
-    /// One row as it was rounded.
-    #[cfg(test)]
-    fn row(&self, index: usize) -> Vec<f32> {
+    /// Bytes of a matrix; `None` where that is no number.
+    pub(crate) fn length(bits: Bits, [output, input]: [usize; 2]) -> Option<usize> {
+        let each = input.div_ceil(BLOCK).checked_mul(bits.lines() * LINE)?;
+        output.div_ceil(PANEL).checked_mul(each)
+    }
+
+    /// The matrix as it lies.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// A matrix as [`Self::bytes`] gave it; used where it lies, if that is at a whole line.
+    ///
+    /// # Panics
+    /// When there are not as many bytes as [`Self::length`] says.
+    pub(crate) fn from_bytes(bytes: Bytes, bits: Bits, [output, input]: [usize; 2]) -> Self {
+        assert_eq!(
+            Some(bytes.len()),
+            Self::length(bits, [output, input]),
+            "packed weights: length"
+        );
+        let lines = match bytemuck::try_cast_slice::<u8, Line>(&bytes) {
+            Ok(_) => Lines::Mapped(Arc::new(bytes)),
+            Err(_) => {
+                let mut lines = vec![Line([0; LINE]); bytes.len() / LINE];
+                bytemuck::cast_slice_mut(&mut lines).copy_from_slice(&bytes);
+                Lines::Own(lines.into())
+            }
+        };
+        Self { lines, bits, output, input }
+    }
+
+    /// The weights as they were rounded, row after row: exact, for a scale has 11 bits and a whole
+    /// number 8.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.output * self.input];
+        let rows = values.par_chunks_mut(self.input.max(1)).enumerate();
+        rows.for_each(|(row, to)| self.row(row, to));
+        values
+    }
+
+    fn row(&self, index: usize, to: &mut [f32]) {
         let (panel, lane) = (index / PANEL, index % PANEL);
         let blocks = self.input.div_ceil(BLOCK);
-        let mut weights = Vec::with_capacity(blocks * BLOCK);
-        for block in 0..blocks {
+        for (block, to) in to.chunks_mut(BLOCK).enumerate() {
             let lines = &self.lines[(panel * blocks + block) * self.bits.lines()..];
-            for k in 0..BLOCK {
+            for (k, to) in to.iter_mut().enumerate() {
                 let whole = weight(lines, self.bits, lane, k) - self.bits.offset();
-                weights.push(scale(&lines[0], k / GROUP, lane).to_f32() * whole as f32);
+                *to = scale(&lines[0], k / GROUP, lane).to_f32() * whole as f32;
             }
         }
-        weights.truncate(self.input);
-        weights
+    }
+}
+
+/// What a matrix of a model becomes where its decoder is rounded to so many bits: the heads, which
+/// choose among thousands, stay at 8; all else stays as it is. `name` is that of its layer.
+pub(crate) fn rounding(name: &str, bits: Bits) -> Option<Bits> {
+    if name.starts_with("language_model.model.layers.") {
+        Some(bits)
+    } else if name.starts_with("gen_head.") || name == "language_model.lm_head" {
+        Some(Bits::Eight)
+    } else {
+        None
     }
 }
 

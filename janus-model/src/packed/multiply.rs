@@ -1,12 +1,17 @@
 //! Products with packed weights.
 //!
-//! One instruction of AVX-512 VNNI multiplies 64 pairs; 16 outputs of one group are 8 of them and 4
-//! of f32 per row of activations. Elsewhere the compiler makes of [`plain`] what it can. Bytes of
-//! weights decide up to some eight rows; beyond, 512 products of a group cost a dozen instructions.
+//! Bodies for two kinds of processors are in files of their own; elsewhere the compiler makes of
+//! [`plain`] what it can. All give the same sums, bit by bit: sums of whole numbers are exact, and
+//! what follows is the same in all. Bytes of weights decide up to some eight rows; beyond, 512
+//! products of a group cost a dozen instructions.
+
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
 use super::{BLOCK, Bits, GROUP, Line, PANEL, Packed, round, scale, weight};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, vnni};
 use crate::ops::shared::Shared;
 use crate::ops::simd::widest;
 
@@ -14,14 +19,71 @@ use crate::ops::simd::widest;
 const TOGETHER: usize = 8;
 
 /// Activations as they are multiplied: 8 bits, in groups.
-struct Rounded {
+pub(super) struct Rounded {
     /// `[rows, groups · 32]`.
-    values: Vec<i8>,
+    pub values: Vec<i8>,
     /// `[rows, groups]`: what a group is multiplied by.
-    scales: Vec<f32>,
+    pub scales: Vec<f32>,
     /// `[rows, groups]`: what takes away again what the offset of weights adds to a sum.
-    start: Vec<i32>,
-    groups: usize,
+    pub start: Vec<i32>,
+    pub groups: usize,
+}
+
+/// Who multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    /// [`plain`].
+    Plain,
+    /// `avx2.rs`.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// `vnni.rs`.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+impl Body {
+    /// Those that the processor can, the fastest first.
+    fn all() -> Vec<Self> {
+        let mut bodies = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            bodies.extend(vnni::available().then_some(Self::Vnni));
+            bodies.extend(avx2::available().then_some(Self::Avx2));
+        }
+        bodies.push(Self::Plain);
+        bodies
+    }
+
+    /// The fastest.
+    fn best() -> Self {
+        static BEST: LazyLock<Body> = LazyLock::new(|| Body::all()[0]);
+        *BEST
+    }
+
+    /// Adds a panel's products with some rows of activations, from `first` on.
+    fn meet(
+        self,
+        lines: &[Line],
+        bits: Bits,
+        x: &Rounded,
+        first: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        match self {
+            Self::Plain => {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    plain(lines, bits, x, first + row, sums);
+                }
+            }
+            // SAFETY: only where it is available is there such a body.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::meet(lines, bits, x, first, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { vnni::meet(lines, bits, x, first, sums) },
+        }
+    }
 }
 
 impl Rounded {
@@ -44,10 +106,10 @@ impl Rounded {
 impl Packed {
     /// `[rows, in]` gives `[rows, out]`.
     pub(super) fn multiply(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        self.multiply_by(x, rows, available())
+        self.multiply_by(x, rows, Body::best())
     }
 
-    fn multiply_by(&self, x: &[f32], rows: usize, fast: bool) -> Vec<f32> {
+    fn multiply_by(&self, x: &[f32], rows: usize, body: Body) -> Vec<f32> {
         assert_eq!(x.len(), rows * self.input, "packed weights: widths differ");
         let mut y = vec![0.0; rows * self.output];
         if y.is_empty() || self.input == 0 {
@@ -61,7 +123,7 @@ impl Packed {
             for first in (0..rows).step_by(TOGETHER) {
                 let mut sums = [[0.0f32; PANEL]; TOGETHER];
                 let sums = &mut sums[..TOGETHER.min(rows - first)];
-                meet(lines, self.bits, &x, first, sums, fast);
+                body.meet(lines, self.bits, &x, first, sums);
                 for (row, sums) in sums.iter().enumerate() {
                     let at = to.at((first + row) * self.output + panel * PANEL);
                     // SAFETY: the row and the panel's columns lie in the result; no other piece
@@ -71,34 +133,6 @@ impl Packed {
             }
         });
         y
-    }
-}
-
-/// Whether the processor multiplies whole numbers in fours.
-fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// A panel against some rows of activations from `first` on.
-fn meet(
-    lines: &[Line],
-    bits: Bits,
-    x: &Rounded,
-    first: usize,
-    sums: &mut [[f32; PANEL]],
-    fast: bool,
-) {
-    #[cfg(target_arch = "x86_64")]
-    if fast {
-        // SAFETY: `fast` says that the features are there.
-        return unsafe { x86::meet(lines, bits, x, first, sums) };
-    }
-    let _ = fast;
-    for (row, sums) in sums.iter_mut().enumerate() {
-        plain(lines, bits, x, first + row, sums);
     }
 }
 
@@ -126,114 +160,6 @@ widest! {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Bits, GROUP, Line, PANEL, Rounded};
-
-    /// Lines that are asked for ahead: processors fetch by themselves within a page only.
-    const AHEAD: usize = 64;
-
-    pub fn available() -> bool {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-    }
-
-    /// # Safety
-    /// The processor must be one where it is [`available`].
-    pub unsafe fn meet(
-        lines: &[Line],
-        bits: Bits,
-        x: &Rounded,
-        first: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        macro_rules! rows {
-            ($($count:literal)*) => {
-                match (sums.len(), bits) {
-                    $(
-                        ($count, Bits::Eight) => panel::<$count, 8>(lines, x, first, sums),
-                        ($count, Bits::Four) => panel::<$count, 4>(lines, x, first, sums),
-                    )*
-                    (count, _) => unreachable!("{count} rows"),
-                }
-            };
-        }
-        // SAFETY: the same contract.
-        unsafe { rows!(1 2 3 4 5 6 7 8) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn panel<const ROWS: usize, const BITS: usize>(
-        lines: &[Line],
-        x: &Rounded,
-        first: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        const STEPS: usize = GROUP / 4;
-        let bits = if BITS == 8 { Bits::Eight } else { Bits::Four };
-        let each = bits.lines();
-        let groups = x.groups;
-        assert!(lines.len() == groups / 2 * each && x.scales.len() >= (first + ROWS) * groups);
-        let values = x.values[first * groups * GROUP..].as_ptr();
-        let (scales, starts) =
-            (x.scales[first * groups..].as_ptr(), x.start[first * groups..].as_ptr());
-        let low = _mm512_set1_epi8(15);
-        let mut totals = [_mm512_setzero_ps(); ROWS];
-        for group in 0..groups {
-            let at = lines.as_ptr().wrapping_add(group / 2 * each);
-            let half = group % 2;
-            // SAFETY: as asserted: so many blocks of lines, and groups of every row.
-            unsafe {
-                let weights = at.wrapping_add(1 + half * (each - 1) / 2);
-                _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD).cast());
-                let mut whole: [__m512i; ROWS] =
-                    std::array::from_fn(|row| _mm512_set1_epi32(*starts.add(row * groups + group)));
-                for step in 0..STEPS {
-                    let four = match BITS {
-                        8 => {
-                            let at = weights.add(step);
-                            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                            _mm512_load_si512(at.cast())
-                        }
-                        _ => {
-                            let at = weights.add(step / 2);
-                            let both = _mm512_load_si512(at.cast());
-                            match step % 2 {
-                                0 => {
-                                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                                    _mm512_and_si512(both, low)
-                                }
-                                _ => _mm512_and_si512(_mm512_srli_epi16::<4>(both), low),
-                            }
-                        }
-                    };
-                    for (row, whole) in whole.iter_mut().enumerate() {
-                        let at = values.add((row * groups + group) * GROUP + 4 * step);
-                        let x = _mm512_set1_epi32(at.cast::<i32>().read_unaligned());
-                        *whole = _mm512_dpbusd_epi32(*whole, four, x);
-                    }
-                }
-                let scale = _mm256_load_si256(at.cast::<__m256i>().add(half));
-                let scale = _mm512_cvtph_ps(scale);
-                for (row, total) in totals.iter_mut().enumerate() {
-                    let by =
-                        _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(row * groups + group)));
-                    let product = _mm512_mul_ps(_mm512_cvtepi32_ps(whole[row]), by);
-                    *total = _mm512_add_ps(*total, product);
-                }
-            }
-        }
-        for (total, sums) in totals.iter().zip(sums) {
-            // SAFETY: 16 numbers.
-            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,15 +182,17 @@ mod tests {
             for (output, input) in [(1, 1), (16, 64), (17, 65), (33, 96), (50, 200), (5, 2048)] {
                 let weights = numbers(output * input, 7);
                 let packed = packed(&weights, output, input, bits);
+                let rounded = packed.values();
                 for rows in [1, 2, 3, 7, 8, 9, 20] {
                     let x = numbers(rows * input, rows as u32);
-                    let plain = packed.multiply_by(&x, rows, false);
-                    if available() {
-                        assert_eq!(packed.multiply_by(&x, rows, true), plain);
+                    let plain = packed.multiply_by(&x, rows, Body::Plain);
+                    for body in Body::all() {
+                        let found = packed.multiply_by(&x, rows, body);
+                        assert_eq!(found, plain, "{body:?} {bits:?} {output} {input} {rows}");
                     }
                     let mut worst = 0.0f64;
                     for (at, y) in plain.iter().enumerate() {
-                        let row = packed.row(at % output);
+                        let row = &rounded[at % output * input..][..input];
                         let x = &x[at / output * input..][..input];
                         let exact: f64 =
                             row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();

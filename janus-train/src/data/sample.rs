@@ -210,6 +210,27 @@ impl Sample {
             (false, true) => Kind::Text,
         }
     }
+
+    /// What the one says who does not show the picture: a caption to draw from, or an answer.
+    ///
+    /// # Errors
+    /// [`Why::Empty`] where that is nothing.
+    pub fn caption(&self) -> Result<String, Why> {
+        let speaker = match self.kind() {
+            Kind::Draw => Role::User,
+            _ => Role::Assistant,
+        };
+        let Content::Turns { turns, .. } = &self.content else {
+            return Err(Why::Empty("the caption"));
+        };
+        let pieces = turns.iter().filter(|turn| turn.role == speaker).flat_map(|turn| &turn.pieces);
+        let texts = pieces.filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text.trim()),
+            Piece::Picture(_) => None,
+        });
+        let text = texts.collect::<Vec<_>>().join(" ");
+        if text.trim().is_empty() { Err(Why::Empty("the caption")) } else { Ok(text) }
+    }
 }
 
 /// User and assistant in turn, an answer at the end.

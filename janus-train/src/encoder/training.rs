@@ -12,7 +12,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use janus_model::JanusConfig;
 use janus_model::checkpoint::LazyTensor;
 use janus_model::load::part_tensors;
-use janus_model::processor::{ImageLimits, Orientation, PixelValues, Processor, Role as Speaker};
+use janus_model::processor::{ImageLimits, Orientation, PixelValues, Processor};
 use serde_json::Value;
 
 use super::loss::{PairLoss, pairs};
@@ -20,7 +20,7 @@ use super::towers::law;
 use super::{EncoderConfig, HEADS, PART, TextConfig, Towers};
 use crate::data::error::Why;
 use crate::data::prepare::decode;
-use crate::data::sample::{Content, Kind, Piece, Sample};
+use crate::data::sample::Sample;
 use crate::data::{Cursor, Stream};
 use crate::parts::kept::{filled, read, resumed, write, write_moments};
 use crate::parts::numbers::{clipped, number};
@@ -221,27 +221,9 @@ fn pair(sample: &Sample, processor: &Processor, text: TextConfig) -> Result<Pair
         let problem = format!("{} pictures, a pair has one", sample.pictures.len());
         return Err(Why::Record(problem));
     };
-    let (ids, cut) = ids(&caption(sample)?, processor, text)?;
+    let (ids, cut) = ids(&sample.caption()?, processor, text)?;
     let image = decode(picture, &ImageLimits::default(), Orientation::default())?;
     Ok(Pair { pixels: processor.image.understanding_pixels(&image), ids, cut })
-}
-
-/// What the one says who does not show the picture: a caption to draw from, or an answer.
-pub(crate) fn caption(sample: &Sample) -> Result<String, Why> {
-    let speaker = match sample.kind() {
-        Kind::Draw => Speaker::User,
-        _ => Speaker::Assistant,
-    };
-    let Content::Turns { turns, .. } = &sample.content else {
-        return Err(Why::Empty("the caption"));
-    };
-    let pieces = turns.iter().filter(|turn| turn.role == speaker).flat_map(|turn| &turn.pieces);
-    let texts = pieces.filter_map(|piece| match piece {
-        Piece::Text(text) => Some(text.trim()),
-        Piece::Picture(_) => None,
-    });
-    let text = texts.collect::<Vec<_>>().join(" ");
-    if text.trim().is_empty() { Err(Why::Empty("the caption")) } else { Ok(text) }
 }
 
 /// Ids of a caption with its end, filled up with padding; whether it was cut.

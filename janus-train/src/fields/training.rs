@@ -17,7 +17,6 @@ use crate::data::error::Why;
 use crate::data::prepare::decode;
 use crate::data::sample::Sample;
 use crate::data::{Cursor, Stream};
-use crate::encoder::training::caption;
 use crate::parts::kept::{filled, read, resumed, write, write_moments};
 use crate::parts::numbers::{clipped, number};
 use crate::parts::{PartError, Recipe, valid};
@@ -190,7 +189,7 @@ fn mapped(sample: &Sample, processor: &Processor, words: &[String]) -> Result<Ma
         let problem = format!("{} pictures, a map has one", sample.pictures.len());
         return Err(Why::Record(problem));
     };
-    let holds = holds(&caption(sample)?, processor.num_image_tokens, words)?;
+    let holds = holds(&sample.caption()?, processor.num_image_tokens, words)?;
     let image = decode(picture, &ImageLimits::default(), Orientation::default())?;
     Ok(Mapped { pixels: processor.image.understanding_pixels(&image), holds })
 }

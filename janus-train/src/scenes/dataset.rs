@@ -30,7 +30,7 @@ use super::captions::caption;
 use super::chance::Chance;
 use super::map::{fields, map};
 use super::questions::questions;
-use super::scene::{SIDE, Scene};
+use super::scene::{SQUARE, SQUARES, Scene};
 use super::split::Split;
 use super::told::told;
 
@@ -178,13 +178,13 @@ fn save(picture: &RgbImage, path: &Path) -> io::Result<()> {
 /// Half of a picture on either axis, cut along the squares that objects fill, with one of them whole.
 fn tile(scene: &Scene, picture: &RgbImage, chance: &mut Chance) -> RgbImage {
     let object = chance.pick(&scene.objects);
+    let (squares, half) = (SQUARES as u32, SQUARES as u32 / 2);
     let side = picture.width() / 2;
     let [left, top] = object.centre.map(|x| {
-        let square = SIDE / 8.0;
         let (first, end) =
-            (((x - object.radius) / square) as u32, ((x + object.radius) / square).ceil() as u32);
-        let (least, most) = (end.saturating_sub(4), first.min(4));
-        (least + chance.below((most - least) as usize + 1) as u32) * picture.width() / 8
+            (((x - object.radius) / SQUARE) as u32, ((x + object.radius) / SQUARE).ceil() as u32);
+        let (least, most) = (end.saturating_sub(half), first.min(half));
+        (least + chance.below((most - least) as usize + 1) as u32) * picture.width() / squares
     });
     image::imageops::crop_imm(picture, left, top, side, side).to_image()
 }

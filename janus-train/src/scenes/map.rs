@@ -4,10 +4,10 @@
 //! says of each patch what it shows, and shapes are learnt from a tenth of the pictures.
 
 use super::questions::Pair;
-use super::scene::{Object, SIDE, Scene};
+use super::scene::{Object, SIDE, SQUARES, Scene};
 
-/// Fields on either axis: the patches of an encoder of 64 tokens.
-const FIELDS: usize = 8;
+/// Fields on either axis: squares, and the patches of an encoder of 64 tokens.
+const FIELDS: usize = SQUARES;
 /// A field without an object.
 const GROUND: &str = "background";
 

@@ -12,10 +12,12 @@ const GAP: f32 = 2.0;
 const MARGIN: f32 = 1.0;
 /// The tangent of half of 4 degrees.
 const MOST_TURN: f32 = 0.035;
-/// Objects fill whole squares of so many pixels, the side of what one code of a small tokenizer shows:
-/// a small one 2×2 of them, a large one 3×3. Anywhere else, the same thing is other codes at each of
-/// 64 places between, and a model of a few million weights learns places rather than things.
-const LATTICE: f32 = 8.0;
+/// Squares on a side: as many as a small tokenizer has codes.
+pub const SQUARES: usize = 8;
+/// Objects fill whole squares, of this side: a small one 2×2 of them, a large one 3×3. Anywhere else,
+/// the same thing is other codes at each of 64 places between, and a model of a few million weights
+/// learns places rather than things.
+pub const SQUARE: f32 = SIDE / SQUARES as f32;
 /// Of a small object; it fills two squares but for a small margin.
 const SMALL: f32 = 7.5;
 /// Of a large one; it fills three.
@@ -305,12 +307,10 @@ fn radius(count: usize, chance: &mut Chance) -> (f32, Option<Size>) {
 
 /// Where the centre of an object may be, on either axis: where it fills whole squares.
 fn places(radius: f32) -> impl Iterator<Item = f32> {
-    let squares = (2.0 * radius / LATTICE).ceil();
-    let half = squares * LATTICE / 2.0;
+    let squares = (2.0 * radius / SQUARE).ceil();
+    let half = squares * SQUARE / 2.0;
     let inside = move |x: &f32| x - radius >= MARGIN && x + radius <= SIDE - MARGIN;
-    (0..(SIDE / LATTICE - squares) as usize + 1)
-        .map(move |i| half + LATTICE * i as f32)
-        .filter(inside)
+    (0..SQUARES - squares as usize + 1).map(move |i| half + SQUARE * i as f32).filter(inside)
 }
 
 /// Any centre of an object of this radius.

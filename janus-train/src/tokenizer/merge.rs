@@ -57,7 +57,8 @@ pub fn merged(
         kept.map(|code| dot(row(code), direction)).fold(-1.0, f32::max)
     };
     let tried = (0..TRIES).map(|number| direction(width, hash(&[seed, step, number])));
-    let far = tried.min_by(|a, b| nearest(a).total_cmp(&nearest(b)))?;
+    let tried = tried.map(|direction| (nearest(&direction), direction));
+    let (_, far) = tried.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
     let count = moved.len();
     Some(Moves { codes: moved, rows: far.repeat(count) })
 }

@@ -21,6 +21,9 @@ use crate::ops::shared::Shared;
 
 /// Up to this many rows of `x`, weights are widened in registers.
 pub const FEW_ROWS: usize = 8;
+/// The same where there are [`strips`](super::strips), which read a piece of weights from the cache
+/// for every four rows: as measured, docs/benchmarks.md.
+const STRIP_ROWS: usize = 32;
 /// Weight rows per parallel piece: large enough to hide the scheduling, small enough to balance.
 const BLOCK: usize = 64;
 
@@ -36,7 +39,7 @@ pub fn linear(x: FloatTensor<Flex>, weight: FloatTensor<Flex>) -> FloatTensor<Fl
         DType::BF16 => {
             let weight = &weight.storage::<bf16>()[..output * input];
             let fast = match rows {
-                0..=FEW_ROWS => in_strips(x_values, weight, size),
+                0..=STRIP_ROWS => in_strips(x_values, weight, size),
                 _ => in_tiles(x_values, weight, size),
             };
             fast.unwrap_or_else(|| product(x_values, weight, size))

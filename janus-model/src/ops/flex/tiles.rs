@@ -286,23 +286,45 @@ mod x86 {
             for k in (0..inner).step_by(16 * each) {
                 let mut rows = [_mm512_setzero_si512(); 16];
                 for (line, row) in rows.iter_mut().enumerate().take(self.held) {
-                    // SAFETY: the masks end with the line.
-                    *row = unsafe {
-                        let low = self.load([line, k], mask(inner - k));
-                        match HALF {
-                            true => {
-                                let rest = mask(inner.saturating_sub(k + 16));
-                                narrow(low, self.load([line, k + 16], rest))
-                            }
-                            false => _mm512_castps_si512(low),
-                        }
-                    };
+                    // SAFETY: the line is there, and goes beyond `k`.
+                    *row = unsafe { self.sixteen::<HALF>(line, k) };
                 }
                 let steps = (inner - k).div_ceil(each).min(16);
                 for (step, row) in turned(rows).iter().enumerate().take(steps) {
                     let to = to.wrapping_add((k / each + step) * R).cast();
                     // SAFETY: the panel has room for this step.
                     unsafe { _mm512_mask_storeu_epi32(to, self.stored, *row) };
+                }
+            }
+        }
+
+        /// Sixteen steps of a line from `k` on, zeros beyond its end.
+        ///
+        /// Weights are asked for sixteen lines ahead: a line is a page or more, and processors do
+        /// not fetch across pages by themselves.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+        unsafe fn sixteen<const HALF: bool>(&self, line: usize, k: usize) -> __m512i {
+            let left = self.from.inner - k;
+            if let Numbers::Narrow(values) = self.from.numbers {
+                let down = self.from.strides[0];
+                let at = values.as_ptr().wrapping_add((self.first + line) * down + k);
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(16 * down).cast());
+                if HALF {
+                    // As they lie, they are pairs.
+                    let held = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
+                    // SAFETY: the mask ends with the line.
+                    return unsafe { _mm512_maskz_loadu_epi16(held, at.cast()) };
+                }
+            }
+            // SAFETY: the masks end with the line.
+            unsafe {
+                let low = self.load([line, k], mask(left));
+                match HALF {
+                    true => {
+                        let rest = mask(left.saturating_sub(16));
+                        narrow(low, self.load([line, k + 16], rest))
+                    }
+                    false => _mm512_castps_si512(low),
                 }
             }
         }
