@@ -8,7 +8,8 @@ bf16 (factors rounded as PyTorch does), int8 and int4; PyTorch's loops as in ben
 picture by oxinfer in bf16, q8 and q4; llama.cpp's own benchmark on the files that
 gguf_language_model.py writes. Prints medians of all rounds, in Markdown.
 
-oxinfer is the program of the Rust package of that name (`cargo install oxinfer --version 0.0.7`);
+oxinfer is the program of the Rust package of that name (`cargo install oxinfer --version 0.0.7`), or
+one that hands the same flags to its library and prints the same line at the end;
 llama-bench is built out of the source package of llama-cpp-python (vendor/llama.cpp, cmake,
 -DGGML_NATIVE=ON).
 """
@@ -23,12 +24,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
-import tokenizer as tok
-from bench_torch import PREFILL, TEXT_TOKENS, janus_round, torch_round
+from bench_torch import PREFILL, TEXT_TOKENS, drawing_prompts, janus_round, torch_round
 from full_size import GENERATION_PROMPT, find_sizes, load
-from prompts import generation_text, prompt_ids, unconditional
 
 JANUS = {"bf16": "bf16", "int8": "int8", "int4": "int4"}
 OXINFER = {"bf16": "bf16", "q8": "int8", "q4": "int4"}
@@ -94,9 +92,7 @@ def main():
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sizes, tokenizer = find_sizes(args.model), Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    cond = prompt_ids(tokenizer, generation_text(GENERATION_PROMPT), 0)
-    prompts = cond, unconditional(cond, tok.special_ids(tokenizer)["pad"])
+    sizes, prompts = find_sizes(args.model), drawing_prompts(args.model)
     runs: dict[str, list[dict]] = {}
 
     def note(name: str, run: dict[str, float]):
@@ -108,7 +104,7 @@ def main():
         for dtype in JANUS:
             note(f"janus {dtype}", janus_round(args.janus, args.model, args.threads, args.codes, ["--dtype", dtype]))
         if not args.no_torch:
-            # Loaded anew each round: its weights would take memory bandwidth's pages from others.
+            # Loaded anew each round, so that it holds no memory while others run.
             model = load(args.model, torch.bfloat16)
             torch_round(model, prompts, sizes, 4)  # first calls allocate and choose kernels
             note("torch bf16", torch_round(model, prompts, sizes, args.codes))

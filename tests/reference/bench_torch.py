@@ -87,6 +87,13 @@ def image_stages(model, cond: list[int], uncond: list[int], codes: int) -> dict[
     return {"image_prefill": prefill, "image_step": each, "vq_decode": decode, "image": whole}
 
 
+def drawing_prompts(folder: Path) -> tuple[list[int], list[int]]:
+    """A prompt to draw from, and its unconditional twin."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    cond = prompt_ids(tokenizer, generation_text(GENERATION_PROMPT), 0)
+    return cond, unconditional(cond, tok.special_ids(tokenizer)["pad"])
+
+
 def torch_round(model, prompts, sizes, codes: int) -> dict[str, float]:
     picture = torch.rand(1, 3, sizes.image, sizes.image).to(model.dtype) * 2 - 1
     vision, _ = clock(lambda: model.model.aligner(model.model.vision_model(picture).last_hidden_state))
@@ -122,10 +129,8 @@ def main():
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sizes, tokenizer = find_sizes(args.model), Tokenizer.from_file(str(args.model / "tokenizer.json"))
+    sizes, prompts = find_sizes(args.model), drawing_prompts(args.model)
     model = load(args.model, DTYPES[args.dtype])
-    cond = prompt_ids(tokenizer, generation_text(GENERATION_PROMPT), 0)
-    prompts = cond, unconditional(cond, tok.special_ids(tokenizer)["pad"])
     torch_round(model, prompts, sizes, 4)  # first calls allocate and choose kernels
     ours, theirs = [], []
     for number in range(args.rounds):

@@ -28,7 +28,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import JanusForConditionalGeneration
 
-import tokenizer as tok
 from full_size import load
 from prompts import generation_text, prompt_ids
 
@@ -107,7 +106,6 @@ def main():
     parser.add_argument("--codes", type=int, default=64)
     args = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    assert tok.special_ids(tokenizer)
     prompts = [prompt_ids(tokenizer, generation_text(prompt), 0) for prompt in PROMPTS]
     model = opened(args.model)
     codes = [drawn(model, ids, args.codes, seed) for seed, ids in enumerate(prompts)]
