@@ -11,13 +11,15 @@
 //! | `mod.rs` | how weights lie |
 //! | `round.rs` | which whole numbers stand for weights and activations |
 //! | `multiply.rs` | products, with the body that all others equal |
-//! | `vnni.rs` `avx2.rs` | the same, faster |
+//! | `vnni.rs` `avx2.rs` `neon.rs` | the same, faster |
 //!
 //! Files hold them, too: [`crate::checkpoint::packed`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod multiply;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod round;
 #[cfg(target_arch = "x86_64")]
 mod vnni;

@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::{BLOCK, Bits, GROUP, Line, PANEL, Packed, round, scale, weight};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, vnni};
@@ -17,6 +19,8 @@ use crate::ops::simd::widest;
 
 /// Rows of activations that meet a panel together.
 const TOGETHER: usize = 8;
+/// Panels that are one piece of work.
+const ABREAST: usize = 2;
 
 /// Activations as they are multiplied: 8 bits, in groups.
 pub(super) struct Rounded {
@@ -34,6 +38,9 @@ pub(super) struct Rounded {
 enum Body {
     /// [`plain`].
     Plain,
+    /// `neon.rs`, with the dot product or without.
+    #[cfg(target_arch = "aarch64")]
+    Neon { dot: bool },
     /// `avx2.rs`.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -51,6 +58,11 @@ impl Body {
             bodies.extend(vnni::available().then_some(Self::Vnni));
             bodies.extend(avx2::available().then_some(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            bodies.extend(neon::has_dot_product().then_some(Self::Neon { dot: true }));
+            bodies.push(Self::Neon { dot: false });
+        }
         bodies.push(Self::Plain);
         bodies
     }
@@ -61,8 +73,29 @@ impl Body {
         *BEST
     }
 
-    /// Adds a panel's products with some rows of activations, from `first` on.
+    /// Adds the products of panels of `each` lines with some rows of activations, from `first` on;
+    /// `sums` has those of the first panel first.
     fn meet(
+        self,
+        (lines, each): (&[Line], usize),
+        bits: Bits,
+        x: &Rounded,
+        first: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        let panels = lines.len() / each;
+        let rows = sums.len() / panels;
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Vnni && panels == vnni::ABREAST && rows <= 2 {
+            // SAFETY: only where it is available is there such a body.
+            return unsafe { vnni::meet_abreast(lines, bits, x, first, sums) };
+        }
+        for (lines, sums) in lines.chunks_exact(each).zip(sums.chunks_exact_mut(rows)) {
+            self.meet_panel(lines, bits, x, first, sums);
+        }
+    }
+
+    fn meet_panel(
         self,
         lines: &[Line],
         bits: Bits,
@@ -77,6 +110,9 @@ impl Body {
                 }
             }
             // SAFETY: only where it is available is there such a body.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon { dot } => unsafe { neon::meet(lines, bits, x, first, sums, dot) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2::meet(lines, bits, x, first, sums) },
             // SAFETY: as above.
@@ -118,17 +154,23 @@ impl Packed {
         let x = Rounded::new(x, rows, self.input, self.bits);
         let each = self.input.div_ceil(BLOCK) * self.bits.lines();
         let to = Shared::new(&mut y);
-        self.lines.par_chunks(each).with_min_len(4).enumerate().for_each(|(panel, lines)| {
-            let held = PANEL.min(self.output - panel * PANEL);
+        let pieces = self.lines.par_chunks(ABREAST * each).with_min_len(2).enumerate();
+        pieces.for_each(|(piece, lines)| {
             for first in (0..rows).step_by(TOGETHER) {
-                let mut sums = [[0.0f32; PANEL]; TOGETHER];
-                let sums = &mut sums[..TOGETHER.min(rows - first)];
-                body.meet(lines, self.bits, &x, first, sums);
-                for (row, sums) in sums.iter().enumerate() {
-                    let at = to.at((first + row) * self.output + panel * PANEL);
+                let count = TOGETHER.min(rows - first);
+                let mut sums = [[0.0f32; PANEL]; ABREAST * TOGETHER];
+                let sums = &mut sums[..lines.len() / each * count];
+                body.meet((lines, each), self.bits, &x, first, sums);
+                for (at, sums) in sums.iter().enumerate() {
+                    let (row, column) =
+                        (first + at % count, (ABREAST * piece + at / count) * PANEL);
+                    let held = PANEL.min(self.output - column);
                     // SAFETY: the row and the panel's columns lie in the result; no other piece
                     // owns these columns.
-                    unsafe { at.copy_from_nonoverlapping(sums.as_ptr(), held) };
+                    unsafe {
+                        let to = to.at(row * self.output + column);
+                        to.copy_from_nonoverlapping(sums.as_ptr(), held);
+                    }
                 }
             }
         });

@@ -10,6 +10,9 @@ use super::{Bits, GROUP, Line, PANEL};
 
 /// Lines that are asked for ahead: processors fetch by themselves within a page only.
 const AHEAD: usize = 64;
+/// Panels that one or two rows meet together. Two streams are read half as fast again as one, if
+/// they are asked for into the second cache; one stream is faster into the first.
+pub const ABREAST: usize = 2;
 
 pub fn available() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -18,6 +21,8 @@ pub fn available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Adds one panel's products with up to eight rows.
+///
 /// # Safety
 /// The processor must be one where it is [`available`].
 pub unsafe fn meet(
@@ -31,8 +36,8 @@ pub unsafe fn meet(
         ($($count:literal)*) => {
             match (sums.len(), bits) {
                 $(
-                    ($count, Bits::Eight) => panel::<$count, 8>(lines, x, first, sums),
-                    ($count, Bits::Four) => panel::<$count, 4>(lines, x, first, sums),
+                    ($count, Bits::Eight) => panels::<1, $count, 8>(lines, x, first, sums),
+                    ($count, Bits::Four) => panels::<1, $count, 4>(lines, x, first, sums),
                 )*
                 (count, _) => unreachable!("{count} rows"),
             }
@@ -42,68 +47,116 @@ pub unsafe fn meet(
     unsafe { rows!(1 2 3 4 5 6 7 8) }
 }
 
+/// Adds [`ABREAST`] panels' products with one row or two; `sums` has those of the first panel first.
+///
+/// # Safety
+/// As [`meet`].
+pub unsafe fn meet_abreast(
+    lines: &[Line],
+    bits: Bits,
+    x: &Rounded,
+    first: usize,
+    sums: &mut [[f32; PANEL]],
+) {
+    // SAFETY: the same contract.
+    unsafe {
+        match (sums.len() / ABREAST, bits) {
+            (1, Bits::Eight) => panels::<ABREAST, 1, 8>(lines, x, first, sums),
+            (1, Bits::Four) => panels::<ABREAST, 1, 4>(lines, x, first, sums),
+            (2, Bits::Eight) => panels::<ABREAST, 2, 8>(lines, x, first, sums),
+            (2, Bits::Four) => panels::<ABREAST, 2, 4>(lines, x, first, sums),
+            (count, _) => unreachable!("{count} rows"),
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn panel<const ROWS: usize, const BITS: usize>(
+unsafe fn panels<const PANELS: usize, const ROWS: usize, const BITS: usize>(
     lines: &[Line],
     x: &Rounded,
     first: usize,
     sums: &mut [[f32; PANEL]],
 ) {
-    const STEPS: usize = GROUP / 4;
     let bits = if BITS == 8 { Bits::Eight } else { Bits::Four };
-    let each = bits.lines();
-    let groups = x.groups;
-    assert!(lines.len() == groups / 2 * each && x.scales.len() >= (first + ROWS) * groups);
-    let values = x.values[first * groups * GROUP..].as_ptr();
+    let (each, groups) = (bits.lines(), x.groups);
+    let panel = groups / 2 * each;
+    assert!(lines.len() == PANELS * panel && x.scales.len() >= (first + ROWS) * groups);
+    assert!(sums.len() == PANELS * ROWS);
     let (scales, starts) =
         (x.scales[first * groups..].as_ptr(), x.start[first * groups..].as_ptr());
-    let low = _mm512_set1_epi8(15);
-    let mut totals = [_mm512_setzero_ps(); ROWS];
+    let mut totals = [[_mm512_setzero_ps(); ROWS]; PANELS];
     for group in 0..groups {
-        let at = lines.as_ptr().wrapping_add(group / 2 * each);
-        let half = group % 2;
-        // SAFETY: as asserted: so many blocks of lines, and groups of every row.
-        unsafe {
-            let weights = at.wrapping_add(1 + half * (each - 1) / 2);
-            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD).cast());
-            let mut whole: [__m512i; ROWS] =
-                std::array::from_fn(|row| _mm512_set1_epi32(*starts.add(row * groups + group)));
-            for step in 0..STEPS {
-                let four = match BITS {
-                    8 => {
-                        let at = weights.add(step);
-                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                        _mm512_load_si512(at.cast())
-                    }
-                    _ => {
-                        let at = weights.add(step / 2);
-                        let both = _mm512_load_si512(at.cast());
-                        match step % 2 {
-                            0 => {
-                                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                                _mm512_and_si512(both, low)
-                            }
-                            _ => _mm512_and_si512(_mm512_srli_epi16::<4>(both), low),
-                        }
-                    }
-                };
-                for (row, whole) in whole.iter_mut().enumerate() {
-                    let at = values.add((row * groups + group) * GROUP + 4 * step);
-                    let x = _mm512_set1_epi32(at.cast::<i32>().read_unaligned());
-                    *whole = _mm512_dpbusd_epi32(*whole, four, x);
+        let (block, half) = (group / 2 * each, group % 2);
+        // Beyond the end of a panel, the panels that come next: those between are being used.
+        let jump = if block + AHEAD >= panel { (PANELS - 1) * panel } else { 0 };
+        for (number, totals) in totals.iter_mut().enumerate() {
+            let at = lines.as_ptr().wrapping_add(number * panel + block);
+            // SAFETY: as asserted: so many blocks of lines, and groups of every row.
+            unsafe {
+                let mut whole: [__m512i; ROWS] =
+                    std::array::from_fn(|row| _mm512_set1_epi32(*starts.add(row * groups + group)));
+                if half == 0 {
+                    ask::<PANELS>(at.wrapping_add(AHEAD + jump));
                 }
-            }
-            let scale = _mm256_load_si256(at.cast::<__m256i>().add(half));
-            let scale = _mm512_cvtph_ps(scale);
-            for (row, total) in totals.iter_mut().enumerate() {
-                let by = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(row * groups + group)));
-                let product = _mm512_mul_ps(_mm512_cvtepi32_ps(whole[row]), by);
-                *total = _mm512_add_ps(*total, product);
+                for step in 0..GROUP / 4 {
+                    let four = four::<PANELS, BITS>(at, [half, step], AHEAD + jump);
+                    for (row, whole) in whole.iter_mut().enumerate() {
+                        let at = ((first + row) * groups + group) * GROUP + 4 * step;
+                        let x = x.values.as_ptr().add(at).cast::<i32>().read_unaligned();
+                        *whole = _mm512_dpbusd_epi32(*whole, four, _mm512_set1_epi32(x));
+                    }
+                }
+                let scale = _mm512_cvtph_ps(_mm256_load_si256(at.cast::<__m256i>().add(half)));
+                for (row, (total, whole)) in totals.iter_mut().zip(whole).enumerate() {
+                    let by = _mm512_set1_ps(*scales.add(row * groups + group));
+                    let by = _mm512_mul_ps(scale, by);
+                    *total = _mm512_add_ps(*total, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), by));
+                }
             }
         }
     }
-    for (total, sums) in totals.iter().zip(sums) {
+    for (total, sums) in totals.iter().flatten().zip(sums) {
         // SAFETY: 16 numbers.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };
+    }
+}
+
+/// Four weights of 16 outputs, with their offset: one step of a half of the block at `at`. Where a
+/// line of weights is begun, the one that is `ahead` is asked for.
+///
+/// # Safety
+/// A whole block must be there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn four<const PANELS: usize, const BITS: usize>(
+    at: *const Line,
+    [half, step]: [usize; 2],
+    ahead: usize,
+) -> __m512i {
+    const STEPS: usize = GROUP / 4;
+    let per_line = if BITS == 8 { 1 } else { 2 };
+    let line = at.wrapping_add(1 + (half * STEPS + step) / per_line);
+    if step % per_line == 0 {
+        ask::<PANELS>(line.wrapping_add(ahead));
+    }
+    // SAFETY: it is a line of the block.
+    let line = unsafe { _mm512_load_si512(line.cast()) };
+    let low = _mm512_set1_epi8(15);
+    match (BITS, step % 2) {
+        (8, _) => line,
+        (_, 0) => _mm512_and_si512(line, low),
+        _ => _mm512_and_si512(_mm512_srli_epi16::<4>(line), low),
+    }
+}
+
+/// Asks for a line, wherever it may be.
+#[inline(always)]
+fn ask<const PANELS: usize>(line: *const Line) {
+    // SAFETY: a hint, without effect where nothing is.
+    unsafe {
+        match PANELS {
+            1 => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+            _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+        }
     }
 }
