@@ -13,6 +13,7 @@ use burn::tensor::{DType, Device};
 use janus_infer::memory::Place;
 use janus_model::JanusConfig;
 use janus_model::capacity::{device_memory, largest_tensor};
+use janus_model::ops::Products;
 use janus_model::precision::{Family, Precision};
 use janus_model::tables::table_bytes;
 
@@ -158,7 +159,9 @@ impl Found {
         let packed = wish.and_then(WeightType::packed);
         let choose =
             || Precision::choose(family, DType::BF16, dtype, supports)?.with_packed(family, packed);
-        quietly(choose).and_then(Result::ok)
+        // bf16 may be kept either way: exact, as it is where nobody asks, takes more memory.
+        let products = packed.map_or(Products::F32, |bits| WeightType::Packed(bits).products());
+        quietly(choose).and_then(Result::ok).map(|precision| precision.with_products(products))
     }
 
     /// How a model is kept here: for forecasts of memory. `None` where the format cannot be used.

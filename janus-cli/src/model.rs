@@ -63,9 +63,8 @@ impl Loaded {
             parts,
             dtype: args.dtype.and_then(WeightType::dtype),
             packed: args.dtype.and_then(WeightType::packed),
-            // Exact, unless bf16 or less was asked for: then as PyTorch computes in bf16.
             products: match dtype {
-                Some(WeightType::Bf16 | WeightType::Packed(_)) if !args.unrounded => Products::Bf16,
+                Some(dtype) if !args.unrounded => dtype.products(),
                 _ => Products::F32,
             },
             limits,

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use burn::tensor::DType;
 use janus_model::Precision;
+use janus_model::ops::Products;
 use janus_model::packed::Bits;
 
 /// Number format of weights in a file or in memory.
@@ -51,6 +52,15 @@ impl WeightType {
         match self {
             Self::Packed(bits) => Some(bits),
             _ => None,
+        }
+    }
+
+    /// What factors of products are rounded to where somebody asks for this: exact, unless it is
+    /// bf16 or less; then as PyTorch computes in bf16.
+    pub fn products(self) -> Products {
+        match self {
+            Self::Bf16 | Self::Packed(_) => Products::Bf16,
+            Self::F32 | Self::F16 => Products::F32,
         }
     }
 }

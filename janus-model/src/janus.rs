@@ -98,7 +98,7 @@ impl Janus {
 
     /// An empty cache for `batch` rows of up to `capacity` tokens.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
-        let dtype = self.precision.compute;
+        let dtype = self.precision.cache();
         KvCache::new(&self.config.language, batch, capacity, dtype, &self.device())
     }
 

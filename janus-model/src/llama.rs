@@ -350,7 +350,8 @@ impl SelfAttention {
     /// `[B, H, T, d]` over `[B, H_kv, total, d]`.
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, view: &View) -> Tensor<4> {
         let group = self.heads / self.kv_heads;
-        let (k, v) = (repeat_heads(k, group), repeat_heads(v, group));
+        let whole = |cache: Tensor<4>| repeat_heads(cache.cast(q.dtype()), group);
+        let (k, v) = (whole(k), whole(v));
         attention(q, k, v, view.hidden.clone(), None, view.options)
     }
 }

@@ -103,9 +103,18 @@ impl Precision {
         }
     }
 
+    /// The format of keys and values in the cache. Where factors are rounded, these are factors,
+    /// too: half the bytes of a step that are not weights.
+    pub fn cache(&self) -> DType {
+        match self.products {
+            Products::F32 => self.compute,
+            Products::Bf16 => DType::BF16,
+        }
+    }
+
     /// With products rounded so, if weights are kept in bf16 or less: whoever keeps them in f32
     /// wants them exact.
-    pub(crate) fn with_products(self, products: Products) -> Self {
+    pub fn with_products(self, products: Products) -> Self {
         let narrow = self.weights == DType::BF16 || self.packed.is_some();
         Self { products: if narrow { products } else { Products::F32 }, ..self }
     }

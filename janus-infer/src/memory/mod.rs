@@ -197,7 +197,7 @@ fn split(
 pub fn cache_bytes(config: &JanusConfig, precision: &Precision, rows: usize, tokens: usize) -> u64 {
     let llm = &config.language;
     let per_token = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim;
-    (per_token * rows) as u64 * tokens as u64 * size(precision.compute)
+    (per_token * rows) as u64 * tokens as u64 * size(precision.cache())
 }
 
 /// The largest tensor of the cache: keys or values of one layer.

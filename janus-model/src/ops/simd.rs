@@ -45,6 +45,20 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
+/// Asks for memory that will be read soon, wherever it may lie: processors fetch ahead by themselves
+/// within a page only.
+#[inline(always)]
+pub fn ask<T>(from: *const T, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, without effect where nothing is.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast::<i8>().wrapping_add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
+}
+
 /// Fused where the target has it: the library call that stands in for it elsewhere is slow.
 #[inline(always)]
 pub fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

@@ -2,15 +2,22 @@
 //!
 //! Burn's attention wants keys and values of exactly the tokens held, so a cache with room to spare
 //! would be copied whole at every step: at 600 tokens of the 1B model and two rows that is 470 MB.
-//! Here each head reads its rows of the cache once: 2·total·d·4 bytes against 4·T·total·d FLOP.
-//! Softmax in f32. Heads run in parallel.
+//! Here each head reads its rows of the cache once: 2·total·d numbers of 4 or 2 bytes against
+//! 4·T·total·d FLOP. Everything is computed in f32. Heads run in parallel.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
+use half::bf16;
 use rayon::prelude::*;
 
-use crate::ops::simd::multiply_add;
+use super::rows::{Widen, tile};
+use crate::ops::simd::{ask, exp, largest, multiply_add};
+
+/// Elements of a key that meet those of a query at once.
+const LANES: usize = 64;
+/// Elements that are asked for ahead, a page of bf16.
+const AHEAD: usize = 2048;
 
 /// Sizes of one call.
 #[derive(Clone, Copy)]
@@ -23,9 +30,27 @@ struct Size {
     width: usize,
 }
 
-/// `[B, H, T, d]` over the first `total` of `[B, H_kv, capacity, d]`; all f32.
+/// `[B, H, T, d]` in f32 over the first `total` of `[B, H_kv, capacity, d]` in f32 or bf16; nothing
+/// where it is anything else, or does not lie in one piece.
 pub fn attention_cached(
-    q: FloatTensor<Flex>,
+    q: &FloatTensor<Flex>,
+    keys: &FloatTensor<Flex>,
+    values: &FloatTensor<Flex>,
+    total: usize,
+) -> Option<FloatTensor<Flex>> {
+    let plain =
+        |cache: &FloatTensor<Flex>| cache.is_contiguous() && cache.layout().start_offset() == 0;
+    let formats = (q.dtype(), keys.dtype(), values.dtype());
+    match formats {
+        _ if !plain(keys) || !plain(values) => None,
+        (DType::F32, DType::F32, DType::F32) => Some(attend::<f32>(q, keys, values, total)),
+        (DType::F32, DType::BF16, DType::BF16) => Some(attend::<bf16>(q, keys, values, total)),
+        _ => None,
+    }
+}
+
+fn attend<W: Widen + burn::tensor::Element>(
+    q: &FloatTensor<Flex>,
     keys: &FloatTensor<Flex>,
     values: &FloatTensor<Flex>,
     total: usize,
@@ -36,7 +61,7 @@ pub fn attention_cached(
     let (kv_heads, capacity) = (cache[1], cache[2]);
     assert!(tokens <= total && total <= capacity, "attention: the cache is shorter than asked");
     let size = Size { heads, group: heads / kv_heads, tokens, capacity, total, width };
-    let (q, keys, values) = (q.storage::<f32>(), keys.storage::<f32>(), values.storage::<f32>());
+    let (q, keys, values) = (super::numbers(&q), keys.storage::<W>(), values.storage::<W>());
     let mut y = vec![0.0; batch * heads * tokens * width];
     y.par_chunks_mut(tokens * width).enumerate().for_each(|(at, y)| {
         let (row, head) = (at / size.heads, at % size.heads);
@@ -49,11 +74,11 @@ pub fn attention_cached(
 }
 
 /// The best body for this processor.
-fn one_head(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32], size: Size) {
+fn one_head<W: Widen>(q: &[f32], keys: &[W], values: &[W], y: &mut [f32], size: Size) {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just detected.
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            // SAFETY: the features were just detected.
             return unsafe { x86::one_head_avx512(q, keys, values, y, size) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -61,27 +86,33 @@ fn one_head(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32], size: Size) 
             return unsafe { x86::one_head_avx2(q, keys, values, y, size) };
         }
     }
-    body::<{ cfg!(target_arch = "aarch64") }>(q, keys, values, y, size);
+    body::<W, { cfg!(target_arch = "aarch64") }>(q, keys, values, y, size);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Size, body};
+    use super::{Size, Widen, body};
 
-    #[target_feature(enable = "avx512f,avx512vl,fma,avx2")]
-    pub fn one_head_avx512(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32], size: Size) {
-        body::<true>(q, keys, values, y, size);
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma,avx2")]
+    pub fn one_head_avx512<W: Widen>(
+        q: &[f32],
+        keys: &[W],
+        values: &[W],
+        y: &mut [f32],
+        size: Size,
+    ) {
+        body::<W, true>(q, keys, values, y, size);
     }
 
     #[target_feature(enable = "fma,avx2")]
-    pub fn one_head_avx2(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32], size: Size) {
-        body::<true>(q, keys, values, y, size);
+    pub fn one_head_avx2<W: Widen>(q: &[f32], keys: &[W], values: &[W], y: &mut [f32], size: Size) {
+        body::<W, true>(q, keys, values, y, size);
     }
 }
 
 /// Token `t` of the `T` newest sees all but the `T − 1 − t` newest keys.
 #[inline(always)]
-fn body<const FMA: bool>(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32], size: Size) {
+fn body<W: Widen, const FMA: bool>(q: &[f32], keys: &[W], values: &[W], y: &mut [f32], size: Size) {
     let scale = 1.0 / (size.width as f32).sqrt();
     let mut weights = vec![0.0f32; size.total];
     for t in 0..size.tokens {
@@ -89,36 +120,41 @@ fn body<const FMA: bool>(q: &[f32], keys: &[f32], values: &[f32], y: &mut [f32],
         let q = &q[t * size.width..][..size.width];
         let weights = &mut weights[..seen];
         for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(size.width)) {
-            *weight = dot::<FMA>(q, key) * scale;
+            ask(key.as_ptr().wrapping_add(AHEAD), size_of_val(key));
+            let mut score = [0.0];
+            tile::<W, FMA, 1, LANES>(key, q, &mut score);
+            *weight = score[0] * scale;
         }
-        let highest = weights.iter().fold(f32::NEG_INFINITY, |m, w| m.max(*w));
-        let mut sum = 0.0;
-        for weight in weights.iter_mut() {
-            *weight = (*weight - highest).exp();
-            sum += *weight;
-        }
+        let highest = largest(weights);
+        weights.iter_mut().for_each(|weight| *weight = exp::<FMA>(*weight - highest));
+        let sum: f32 = weights.iter().sum();
         let y = &mut y[t * size.width..][..size.width];
-        for (weight, value) in weights.iter().zip(values.chunks_exact(size.width)) {
-            for (y, value) in y.iter_mut().zip(value) {
-                *y = multiply_add::<FMA>(*weight, *value, *y);
-            }
-        }
+        mix::<W, FMA>(weights, values, y);
         y.iter_mut().for_each(|y| *y /= sum);
     }
 }
 
-/// In lanes, so that the compiler may use vector registers.
+/// Adds values by their weights, four at a time, so that sums are not carried to memory and back
+/// for each.
 #[inline(always)]
-fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 32;
-    let mut lanes = [0.0f32; LANES];
-    let (a_body, a_rest) = a.split_at(a.len() - a.len() % LANES);
-    let (b_body, b_rest) = b.split_at(a_body.len());
-    for (a, b) in a_body.chunks_exact(LANES).zip(b_body.chunks_exact(LANES)) {
-        for i in 0..LANES {
-            lanes[i] = multiply_add::<FMA>(a[i], b[i], lanes[i]);
+fn mix<W: Widen, const FMA: bool>(weights: &[f32], values: &[W], y: &mut [f32]) {
+    const TOGETHER: usize = 4;
+    let width = y.len();
+    let fours = weights.chunks_exact(TOGETHER);
+    let rest = fours.remainder();
+    let (body, last) = values.split_at(width * (weights.len() - rest.len()));
+    for (weights, values) in fours.zip(body.chunks_exact(TOGETHER * width)) {
+        ask(values.as_ptr().wrapping_add(AHEAD), size_of_val(values));
+        let values: [&[W]; TOGETHER] = std::array::from_fn(|k| &values[k * width..][..width]);
+        for (i, y) in y.iter_mut().enumerate() {
+            for (weight, values) in weights.iter().zip(values) {
+                *y = multiply_add::<FMA>(*weight, values[i].widen(), *y);
+            }
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
+    for (weight, value) in rest.iter().zip(last.chunks_exact(width)) {
+        for (y, value) in y.iter_mut().zip(value) {
+            *y = multiply_add::<FMA>(*weight, value.widen(), *y);
+        }
+    }
 }

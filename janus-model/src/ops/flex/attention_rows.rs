@@ -66,6 +66,14 @@ impl Attention {
         Some(Self { q, k, v, turn, first, products: products() })
     }
 
+    /// Every token sees itself and all before it, as it was turned.
+    pub fn causal(q: FloatTensor<Flex>, k: FloatTensor<Flex>, v: FloatTensor<Flex>) -> Self {
+        let [q, k, v] = [q, k, v].map(Heads::new);
+        let [batch, tokens, ..] = q.size;
+        let first = Some(vec![vec![0; tokens]; batch]);
+        Self { q, k, v, turn: None, first, products: products() }
+    }
+
     /// `[B, T, H, d]`.
     pub fn forward(&self) -> FloatTensor<Flex> {
         let [batch, tokens, heads, width] = self.q.size;

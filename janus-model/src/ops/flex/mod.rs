@@ -17,7 +17,7 @@ mod tiles;
 use burn::backend::Flex;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::DType;
+use burn::tensor::{DType, Slice};
 
 use super::{AdamWStep, Convolution, GroupRule, JanusOps, Rules, reference};
 use attention_rows::Attention;
@@ -58,12 +58,17 @@ impl JanusOps for Flex {
         values: FloatTensor<Self>,
         total: usize,
     ) -> FloatTensor<Self> {
-        let few = q.layout().shape()[2] <= linear::FEW_ROWS;
-        let plain = |t: &FloatTensor<Self>| {
-            t.dtype() == DType::F32 && t.is_contiguous() && t.layout().start_offset() == 0
-        };
-        if few && q.dtype() == DType::F32 && plain(&keys) && plain(&values) {
-            return attention::attention_cached(q, &keys, &values, total);
+        let tokens = q.layout().shape()[2];
+        if tokens <= linear::FEW_ROWS {
+            if let Some(y) = attention::attention_cached(&q, &keys, &values, total) {
+                return y;
+            }
+        }
+        // All there is, as of a prompt: whole rows.
+        if tokens == total && wide(&[&q]) {
+            let [q, k, v] = [q, held(keys, total), held(values, total)]
+                .map(|heads| Self::float_swap_dims(heads, 1, 2)); // [B, T, H, d]
+            return Self::float_swap_dims(Attention::causal(q, k, v).forward(), 1, 2);
         }
         reference::attention_cached::<Self>(q, keys, values, total)
     }
@@ -244,6 +249,13 @@ impl JanusOps for Flex {
             false => reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step),
         }
     }
+}
+
+/// What a cache holds, in f32: `[B, H_kv, total, d]` of `[B, H_kv, capacity, d]`.
+fn held(cache: FloatTensor<Flex>, total: usize) -> FloatTensor<Flex> {
+    let [batch, heads, _, width] = cache.layout().shape().dims::<4>();
+    let part = [0..batch, 0..heads, 0..total, 0..width].map(Slice::from);
+    widened(Flex::float_slice(cache, &part))
 }
 
 fn widened(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {

@@ -89,8 +89,9 @@ fn by_rows<W: Widen, const FMA: bool>(w: &[W], x: &[f32], sums: &mut [f32]) {
     }
 }
 
+/// As [`dot`], for as many rows as are named, in so many lanes.
 #[inline(always)]
-fn tile<W: Widen, const FMA: bool, const ROWS: usize, const LANES: usize>(
+pub fn tile<W: Widen, const FMA: bool, const ROWS: usize, const LANES: usize>(
     w: &[W],
     x: &[f32],
     sums: &mut [f32],

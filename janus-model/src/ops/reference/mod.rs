@@ -55,7 +55,7 @@ pub fn attention_cached<B: Backend>(
         let part = B::float_expand(part, Shape::new([batch, kv_heads, group, total, width]));
         B::float_reshape(part, Shape::new([batch, heads, total, width]))
     };
-    let (keys, values) = (held(keys), held(values));
+    let (keys, values) = (cast::<B>(held(keys), q.dtype()), cast::<B>(held(values), q.dtype()));
     let options = AttentionModuleOptions { is_causal: tokens > 1, ..Default::default() };
     B::attention(q, keys, values, None, None, options)
 }
