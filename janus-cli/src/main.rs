@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     report::set_up();
+    janus_model::ops::keep_freed_memory();
     let result = std::panic::catch_unwind(|| run(&cli.command));
     match result.unwrap_or_else(|_| Err(report::bug())) {
         Ok(verdict) => verdict.exit_code(),

@@ -1,6 +1,6 @@
 """Times janus at every precision, PyTorch in bf16, and its rivals, all in turns on the same weights.
 
-    python bench_rivals.py --model DIR --janus BINARY [--oxinfer BINARY]
+    python bench_rivals.py --model DIR --janus BINARY [--int8 DIR --int4 DIR] [--oxinfer BINARY]
                            [--llama-bench BINARY --gguf DIR] [--rounds 2] [--json FILE]
 
 DIR is a folder with original names. Each round runs, one after another and alone: `janus bench` in
@@ -44,13 +44,16 @@ def oxinfer_round(binary: Path, model: Path, quant: str, threads: int) -> dict[s
 
 
 def llama_round(binary: Path, file: Path, threads: int) -> dict[str, float]:
-    command = [str(binary), "-m", str(file), "-t", str(threads), "-p", str(PREFILL), "-n", str(TEXT_TOKENS),
-               "-r", "1", "-o", "json"]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True)
-    results = json.loads(ran.stdout)
-    prompt = next(one for one in results if one["n_prompt"])
-    text = next(one for one in results if one["n_gen"])
-    return {"prefill": prompt["avg_ns"] / 1e9, "text_token": text["avg_ns"] / 1e9 / TEXT_TOKENS}
+    """A prompt, and words behind one as long: what is said after nothing is said faster."""
+    command = [str(binary), "-m", str(file), "-t", str(threads), "-r", "1", "-o", "json"]
+
+    def nanoseconds(*work: str) -> float:
+        ran = subprocess.run(command + list(work), check=True, capture_output=True, text=True)
+        return json.loads(ran.stdout)[0]["avg_ns"]
+
+    prompt = nanoseconds("-p", str(PREFILL), "-n", "0")
+    text = nanoseconds("-p", "0", "-n", str(TEXT_TOKENS), "-d", str(PREFILL))
+    return {"prefill": prompt / 1e9, "text_token": text / 1e9 / TEXT_TOKENS}
 
 
 def table(runs: dict[str, list[dict]]) -> str:
@@ -82,6 +85,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--janus", type=Path, required=True)
+    parser.add_argument("--int8", type=Path, help="the same weights, as janus convert --dtype int8 wrote them")
+    parser.add_argument("--int4", type=Path)
     parser.add_argument("--oxinfer", type=Path)
     parser.add_argument("--llama-bench", type=Path)
     parser.add_argument("--gguf", type=Path)
@@ -102,7 +107,9 @@ def main():
     for number in range(args.rounds):
         print(f"round {number + 1}", flush=True)
         for dtype in JANUS:
-            note(f"janus {dtype}", janus_round(args.janus, args.model, args.threads, args.codes, ["--dtype", dtype]))
+            packed = getattr(args, dtype, None)
+            model, flags = (packed, []) if packed else (args.model, ["--dtype", dtype])
+            note(f"janus {dtype}", janus_round(args.janus, model, args.threads, args.codes, flags))
         if not args.no_torch:
             # Loaded anew each round, so that it holds no memory while others run.
             model = load(args.model, torch.bfloat16)

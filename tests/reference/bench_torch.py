@@ -1,6 +1,7 @@
 """Times PyTorch and `janus bench` in turns, stage by stage, on the same weights and threads.
 
     python bench_torch.py --model DIR --janus ../../target/release/janus [--rounds 3] [--codes 576]
+                          [--num-images 1]
 
 PyTorch runs the original loops of the reference in bf16 (transformers' modules, sdpa attention, a
 growing cache, guidance in two rows). One round is one `janus bench` in a process of its own,
@@ -59,8 +60,8 @@ def text_stages(model) -> dict[str, float]:
     return {"prefill": prefill, "text_token": clock(write)[0] / TEXT_TOKENS}
 
 
-def image_stages(model, cond: list[int], uncond: list[int], codes: int) -> dict[str, float]:
-    """The original loop at weight 5, greedily, and the picture."""
+def image_stages(model, cond: list[int], uncond: list[int], codes: int, pictures: int) -> dict[str, float]:
+    """The original loop at weight 5, greedily, and the pictures."""
     inner = model.model
     cache = DynamicCache(config=model.config.text_config)
     chosen = []
@@ -68,22 +69,24 @@ def image_stages(model, cond: list[int], uncond: list[int], codes: int) -> dict[
     def step(embeddings):
         out = inner.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         logits = inner.generation_head(out.last_hidden_state[:, -1])
-        best = (logits[1] + GUIDANCE * (logits[0] - logits[1])).argmax()
-        chosen.append(int(best))
-        return model.prepare_embeddings_for_image_generation(best.reshape(1, 1)).repeat(2, 1, 1)
+        with_prompt, without = logits.chunk(2)
+        best = (without + GUIDANCE * (with_prompt - without)).argmax(-1)
+        chosen.append(best)
+        return model.prepare_embeddings_for_image_generation(best[:, None]).repeat(2, 1, 1)
 
-    prefill, embeddings = clock(lambda: step(inner.language_model.embed_tokens(torch.tensor([cond, uncond]))))
+    prompts = torch.tensor([cond] * pictures + [uncond] * pictures)
+    prefill, embeddings = clock(lambda: step(inner.language_model.embed_tokens(prompts)))
 
     def draw(embeddings=embeddings):
         for _ in range(codes - 1):
             embeddings = step(embeddings)
 
     steps, _ = clock(draw)
-    grid = torch.zeros(model.config.vq_config.num_patches**2, dtype=torch.int64)
-    grid[:codes] = torch.tensor(chosen)
-    decode, _ = clock(lambda: inner.vqmodel.decode(grid[None]))
+    grid = torch.zeros(pictures, model.config.vq_config.num_patches**2, dtype=torch.int64)
+    grid[:, :codes] = torch.stack(chosen, 1)
+    decode, _ = clock(lambda: inner.vqmodel.decode(grid[:1]))  # one by one: together they would need gigabytes
     each = steps / (codes - 1)
-    whole = prefill + each * (len(grid) - 1) + decode
+    whole = prefill + each * (grid.shape[1] - 1) + decode * pictures
     return {"image_prefill": prefill, "image_step": each, "vq_decode": decode, "image": whole}
 
 
@@ -94,10 +97,10 @@ def drawing_prompts(folder: Path) -> tuple[list[int], list[int]]:
     return cond, unconditional(cond, tok.special_ids(tokenizer)["pad"])
 
 
-def torch_round(model, prompts, sizes, codes: int) -> dict[str, float]:
+def torch_round(model, prompts, sizes, codes: int, pictures: int = 1) -> dict[str, float]:
     picture = torch.rand(1, 3, sizes.image, sizes.image).to(model.dtype) * 2 - 1
     vision, _ = clock(lambda: model.model.aligner(model.model.vision_model(picture).last_hidden_state))
-    return {"vision": vision, **text_stages(model), **image_stages(model, *prompts, codes)}
+    return {"vision": vision, **text_stages(model), **image_stages(model, *prompts, codes, pictures)}
 
 
 def janus_round(binary: Path, model: Path, threads: int, codes: int, more: list[str]) -> dict[str, float]:
@@ -123,6 +126,7 @@ def main():
     parser.add_argument("--janus", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--codes", type=int, default=576, help="image steps that are run; the rest is reckoned")
+    parser.add_argument("--num-images", type=int, default=1, help="pictures drawn together")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="of PyTorch")
     parser.add_argument("--janus-flags", default="", help="more flags for `janus bench`, such as '--dtype f32'")
@@ -133,9 +137,10 @@ def main():
     model = load(args.model, DTYPES[args.dtype])
     torch_round(model, prompts, sizes, 4)  # first calls allocate and choose kernels
     ours, theirs = [], []
+    flags = [*args.janus_flags.split(), "--num-images", str(args.num_images)]
     for number in range(args.rounds):
-        ours.append(janus_round(args.janus, args.model, args.threads, args.codes, args.janus_flags.split()))
-        theirs.append(torch_round(model, prompts, sizes, args.codes))
+        ours.append(janus_round(args.janus, args.model, args.threads, args.codes, flags))
+        theirs.append(torch_round(model, prompts, sizes, args.codes, args.num_images))
         print(f"round {number + 1}: janus {ours[-1]['image']:.1f} s, PyTorch {theirs[-1]['image']:.1f} s", flush=True)
     print(f"\n{platform.machine()}, {args.threads} threads, torch {torch.__version__} {args.dtype}, "
           f"transformers {transformers.__version__}, median of {args.rounds}\n\n{table(ours, theirs)}")

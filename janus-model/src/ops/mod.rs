@@ -17,6 +17,7 @@ mod cross_entropy;
 #[cfg(feature = "cpu")]
 pub mod flex;
 mod gelu;
+mod memory;
 mod products;
 pub mod reference;
 pub(crate) mod shared;
@@ -28,6 +29,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 
+pub use memory::keep_freed_memory;
 pub use products::{Products, with_products};
 pub use workers::on_workers;
 
@@ -401,8 +403,8 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// - `q`: `[B, H, T, d]`
 /// - `keys`, `values`: `[B, H_kv, capacity, d]`; the first `total` are held, the last `T` of them
-///   belong to `q`
-/// - output: `[B, H, T, d]`
+///   belong to `q`; in the dtype of `q` or a narrower one
+/// - output: `[B, H, T, d]`, in the dtype of `q`
 pub fn attention_cached(
     q: Tensor<4>,
     keys: Tensor<4>,
