@@ -59,10 +59,10 @@ impl JanusOps for Flex {
         total: usize,
     ) -> FloatTensor<Self> {
         let tokens = q.layout().shape()[2];
-        if tokens <= linear::FEW_ROWS {
-            if let Some(y) = attention::attention_cached(&q, &keys, &values, total) {
-                return y;
-            }
+        if tokens <= linear::FEW_ROWS
+            && let Some(y) = attention::attention_cached(&q, &keys, &values, total)
+        {
+            return y;
         }
         // All there is, as of a prompt: whole rows.
         if tokens == total && wide(&[&q]) {
