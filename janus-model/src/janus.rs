@@ -177,7 +177,7 @@ impl Janus {
         let table = loaded(&self.gen_embed, what, "gen_embed")?;
         let aligner = loaded(&self.gen_aligner, what, "gen_aligner")?;
         let compute = self.precision.compute;
-        Ok(self.rounded(|| aligner.forward(table.forward(codes).cast(compute))))
+        Ok(self.working(|| aligner.forward(table.forward(codes).cast(compute))))
     }
 
     /// Final hidden states of embeddings, `[B, T, D]` to the same shape.
@@ -191,6 +191,11 @@ impl Janus {
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let model = &self.language_model.model;
+        if x.dims()[1] == 1 {
+            // How many rows are decoded together must not show in any of them, and one row is not
+            // rounded.
+            return self.working(|| model.forward(x, rope, positions, mask, cache));
+        }
         self.rounded(|| model.forward(x, rope, positions, mask, cache))
     }
 
@@ -206,7 +211,7 @@ impl Janus {
         let head = loaded(&self.language_model.lm_head, "writing text", "lm_head")?;
         let home = head.weight.device();
         if home == hidden.device() {
-            return Ok(self.rounded(|| head.forward(hidden)).cast(DType::F32));
+            return Ok(self.working(|| head.forward(hidden)).cast(DType::F32));
         }
         // See [`crate::tables`]. The processor computes in f32.
         Ok(head.forward(hidden.to_device(&home).cast(DType::F32)))
@@ -247,7 +252,7 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the generation half.
     pub fn image_logits(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
         let head = loaded(&self.gen_head, "drawing", "gen_head")?;
-        Ok(self.rounded(|| head.forward(hidden)).cast(DType::F32))
+        Ok(self.working(|| head.forward(hidden)).cast(DType::F32))
     }
 
     /// Codes of pictures; see [`VqModel::encode`].

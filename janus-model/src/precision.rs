@@ -103,8 +103,8 @@ impl Precision {
         }
     }
 
-    /// The format of keys and values in the cache. Where factors are rounded, these are factors,
-    /// too: half the bytes of a step that are not weights.
+    /// The format of keys and values in the cache: where factors are rounded, these are, too, which
+    /// halves the bytes of a step that are not weights.
     pub fn cache(&self) -> DType {
         match self.products {
             Products::F32 => self.compute,
