@@ -59,7 +59,7 @@ struct Size {
 
 /// Few rows of `x`, where the processor has [`strips`](super::strips) for them.
 fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
-    let x = Split::new(x, [size.rows, size.input], products() == Products::Bf16)?;
+    let x = Split::new(x, size.rows, size.input)?;
     let mut y = vec![0.0; size.rows * size.output];
     if size.input == 0 || y.is_empty() {
         return Some(y);

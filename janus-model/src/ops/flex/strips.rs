@@ -1,48 +1,34 @@
 //! A few rows of activations against strips of bf16 weights, on processors with AVX-512: exact
-//! products at the speed of reading, or of factors in bf16 where many rows let arithmetic decide.
+//! products at the speed of reading.
 //!
 //! Four weight rows at a time meet up to four rows of activations, so that every activation in a
 //! register is used four times; 32 weights become the even ones and the odd ones of a strip with
 //! one shift and one mask, and activations are laid out to match. While a strip is used, the next
 //! one is fetched: a row of 2048 weights is a page, and processors do not fetch across pages by
-//! themselves. Where the processor multiplies pairs of bf16, rounded activations meet weights as
-//! they lie, in a quarter of the instructions. 2 bytes per weight, and 2·rows FLOP.
+//! themselves. 2 bytes per weight, and 2·rows FLOP.
 
 use half::bf16;
 
 /// Weights that are widened at once.
 const CHUNK: usize = 32;
 
-/// Activations laid out for strips, zeros beyond the end.
+/// Activations laid out for strips: of every 32, the even ones before the odd ones; zeros beyond
+/// the end.
 pub struct Split {
-    values: Values,
+    values: Vec<f32>,
     rows: usize,
     input: usize,
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-enum Values {
-    /// Of every 32, the even ones before the odd ones.
-    Exact(Vec<f32>),
-    /// In bf16, as they come.
-    Rounded(Vec<bf16>),
-}
-
 impl Split {
-    /// `[rows, input]`, rounded to bf16 if that is wanted and the processor multiplies such; nothing
-    /// where the processor has no strips.
-    pub fn new(x: &[f32], [rows, input]: [usize; 2], rounded: bool) -> Option<Self> {
+    /// `[rows, input]`; nothing where the processor has no strips.
+    pub fn new(x: &[f32], rows: usize, input: usize) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
         {
             assert_eq!(x.len(), rows * input, "strips: lengths differ");
-            if rounded && is_x86_feature_detected!("avx512bf16") {
-                // SAFETY: the features were just detected.
-                let values = Values::Rounded(unsafe { x86::rounded(x, input) });
-                return Some(Self { values, rows, input });
-            }
             let mut values = Vec::with_capacity(rows * input.next_multiple_of(CHUNK));
             for row in x.chunks_exact(input.max(1)) {
                 for chunk in row.chunks(CHUNK) {
@@ -52,9 +38,9 @@ impl Split {
                     values.extend(padded.iter().skip(1).step_by(2));
                 }
             }
-            return Some(Self { values: Values::Exact(values), rows, input });
+            return Some(Self { values, rows, input });
         }
-        let _ = (x, rows, input, rounded);
+        let _ = (x, rows, input);
         None
     }
 
@@ -77,7 +63,7 @@ mod x86 {
 
     use half::bf16;
 
-    use super::{CHUNK, Split, Values};
+    use super::{CHUNK, Split};
 
     /// Weight rows that are met together.
     const STRIP: usize = 4;
@@ -112,83 +98,12 @@ mod x86 {
         [weight, count]: [usize; 2],
         to: &mut impl FnMut(usize, usize, f32),
     ) {
-        let at = [first, x.input];
-        let whole = weight + STRIP <= count;
-        // SAFETY: the same contract; activations are in bf16 only where such are multiplied.
+        // SAFETY: the same contract.
         unsafe {
-            match &x.values {
-                Values::Exact(x) if whole => strip::<STRIP, X>(x, at, weights, weight, to),
-                Values::Exact(x) => {
-                    (weight..count).for_each(|weight| strip::<1, X>(x, at, weights, weight, to));
-                }
-                Values::Rounded(x) if whole => pairs::<STRIP, X>(x, at, weights, weight, to),
-                Values::Rounded(x) => {
-                    (weight..count).for_each(|weight| pairs::<1, X>(x, at, weights, weight, to));
-                }
-            }
-        }
-    }
-
-    /// Rows of activations in bf16, to the nearest, ties to even.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub fn rounded(x: &[f32], input: usize) -> Vec<bf16> {
-        let padded = input.next_multiple_of(CHUNK);
-        let mut values = vec![bf16::ZERO; x.len() / input.max(1) * padded];
-        let rows = values.chunks_exact_mut(padded.max(1)).zip(x.chunks_exact(input.max(1)));
-        for (to, row) in rows {
-            for (to, row) in to.chunks_exact_mut(CHUNK).zip(row.chunks(CHUNK)) {
-                let mask = |left: usize| ((1u32 << left.min(16)) - 1) as __mmask16;
-                let [low, high] = [mask(row.len()), mask(row.len().saturating_sub(16))];
-                // SAFETY: the masks end with the row; there is room for 32 numbers.
-                unsafe {
-                    let low = _mm512_maskz_loadu_ps(low, row.as_ptr());
-                    let high = _mm512_maskz_loadu_ps(high, row.as_ptr().wrapping_add(16));
-                    let both = _mm512_cvtne2ps_pbh(high, low);
-                    to.as_mut_ptr().cast::<__m512bh>().write_unaligned(both);
-                }
-            }
-        }
-        values
-    }
-
-    /// As [`strip`], of activations in bf16.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn pairs<const R: usize, const X: usize>(
-        x: &[bf16],
-        [first, input]: [usize; 2],
-        weights: &[bf16],
-        weight: usize,
-        to: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let padded = input.next_multiple_of(CHUNK);
-        let (x, w) = (x[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
-        let mut sums = [[_mm512_setzero_ps(); X]; R];
-        for k in (0..input).step_by(CHUNK) {
-            let left = input - k;
-            let held = if left >= CHUNK { u32::MAX } else { (1 << left) - 1 };
-            // SAFETY: activations are padded; the mask ends with the row of weights, and what is
-            // fetched ahead may be anything.
-            unsafe {
-                let x: [__m512bh; X] = std::array::from_fn(|row| {
-                    x.add(row * padded + k).cast::<__m512bh>().read_unaligned()
-                });
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let w = w.wrapping_add(r * input + k);
-                    _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(R * input).cast());
-                    let bits = match held {
-                        u32::MAX => _mm512_loadu_si512(w.cast()),
-                        held => _mm512_maskz_loadu_epi16(held, w.cast()),
-                    };
-                    let w = std::mem::transmute::<__m512i, __m512bh>(bits);
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = _mm512_dpbf16_ps(*sum, w, x);
-                    }
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (row, sum) in sums.iter().enumerate() {
-                to(row, weight + r, _mm512_reduce_add_ps(*sum));
+            if weight + STRIP <= count {
+                strip::<STRIP, X>(x, first, weights, weight, to);
+            } else {
+                (weight..count).for_each(|weight| strip::<1, X>(x, first, weights, weight, to));
             }
         }
     }
@@ -196,14 +111,14 @@ mod x86 {
     /// `R` rows of weights from `weight` on, `X` rows of activations from `first` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn strip<const R: usize, const X: usize>(
-        x: &[f32],
-        [first, input]: [usize; 2],
+        x: &Split,
+        first: usize,
         weights: &[bf16],
         weight: usize,
         to: &mut impl FnMut(usize, usize, f32),
     ) {
-        let padded = input.next_multiple_of(CHUNK);
-        let (x, w) = (x[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
+        let (input, padded) = (x.input, x.input.next_multiple_of(CHUNK));
+        let (x, w) = (x.values[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
         let odd_bits = _mm512_set1_epi32(!0xffff);
         let mut sums = [[_mm512_setzero_ps(); X]; R];
         for k in (0..input).step_by(CHUNK) {
@@ -244,15 +159,6 @@ mod tests {
 
     #[test]
     fn strips_agree_with_f64_on_odd_sizes() {
-        agree(false);
-    }
-
-    #[test]
-    fn rounded_strips_are_exact_for_what_is_bf16_already() {
-        agree(true);
-    }
-
-    fn agree(rounded: bool) {
         let mut met = 0;
         for input in [1, 15, 31, 32, 33, 100, 2048] {
             for (count, rows) in [(1, 1), (3, 2), (4, 3), (5, 4), (8, 5), (9, 6), (13, 7), (64, 8)]
@@ -260,10 +166,8 @@ mod tests {
                 let number = |i: usize| (i as f32 * 0.37).sin();
                 let weights: Vec<_> =
                     (0..count * input).map(|i| bf16::from_f32(number(i))).collect();
-                let number = |i: usize| (i as f32 * 0.11).cos();
-                let kept = |x: f32| if rounded { bf16::from_f32(x).to_f32() } else { x };
-                let x: Vec<f32> = (0..rows * input).map(|i| kept(number(i))).collect();
-                let Some(split) = Split::new(&x, [rows, input], rounded) else { return };
+                let x: Vec<f32> = (0..rows * input).map(|i| (i as f32 * 0.11).cos()).collect();
+                let Some(split) = Split::new(&x, rows, input) else { return };
                 split.meet(&weights, |row, weight, sum| {
                     let terms = weights[weight * input..][..input].iter().zip(&x[row * input..]);
                     let exact: f64 = terms.map(|(w, x)| w.to_f64() * f64::from(*x)).sum();
