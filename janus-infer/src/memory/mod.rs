@@ -274,6 +274,8 @@ fn painting(config: &JanusConfig, place: &Place, work: &Workload) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use janus_model::ops::Products;
+
     use super::*;
 
     /// The CPU with the published weights.
@@ -287,6 +289,10 @@ mod tests {
         let precision = Precision { compute: DType::BF16, ..Precision::F32 };
         assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &precision, 1, 1), 196_608);
         assert_eq!(cache_bytes(&JanusConfig::pro_7b(), &precision, 1, 1), 491_520);
+        let exact = Precision { weights: DType::BF16, ..Precision::F32 };
+        assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &exact, 1, 1), 393_216);
+        let rounded = exact.with_products(Products::Bf16);
+        assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &rounded, 1, 1), 196_608);
     }
 
     /// What `tests/reference/peak_memory.py` measured at 1B with a prompt of 24 tokens, less the

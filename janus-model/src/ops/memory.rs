@@ -5,7 +5,7 @@
 ///
 /// Results of an operation come and go, and those of the image decoder have 75 MB. glibc gives a
 /// piece above 32 MB back to the system at once, and takes another one, which the system clears
-/// page by page: a quarter of the decoder's time. Threads have a heap of their own, too, for
+/// page by page: a tenth to a quarter of the decoder's time. Threads have a heap of their own, too, for
 /// pieces of up to 64 MB; so there is one for all. Elsewhere nothing happens.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -5,15 +5,11 @@
 
 use std::arch::x86_64::*;
 
-use super::multiply::Rounded;
+use super::multiply::{ABREAST, Rounded};
 use super::{Bits, GROUP, Line, PANEL};
 
 /// Lines that are asked for ahead: processors fetch by themselves within a page only.
 const AHEAD: usize = 64;
-/// Panels that one or two rows meet together. Two streams are read half as fast again as one, if
-/// they are asked for into the second cache; one stream is faster into the first.
-pub const ABREAST: usize = 2;
-
 pub fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")

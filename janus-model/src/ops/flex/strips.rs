@@ -47,11 +47,22 @@ impl Split {
     /// `to(r, w)` hears Σ weight·activation of every row `w` of `weights` and row `r` of these.
     pub fn meet(&self, weights: &[bf16], mut to: impl FnMut(usize, usize, f32)) {
         assert_eq!(weights.len() % self.input.max(1), 0, "strips: lengths differ");
-        // SAFETY: the features were detected when these were made.
         #[cfg(target_arch = "x86_64")]
-        unsafe {
-            x86::meet(self, weights, &mut to)
-        };
+        {
+            let count = weights.len() / self.input.max(1);
+            for first in (0..self.rows).step_by(4) {
+                let mut to = |row: usize, weight: usize, sum| to(first + row, weight, sum);
+                // SAFETY: the features were detected when these were made.
+                unsafe {
+                    match self.rows - first {
+                        1 => x86::meet::<1>(self, first, weights, count, &mut to),
+                        2 => x86::meet::<2>(self, first, weights, count, &mut to),
+                        3 => x86::meet::<3>(self, first, weights, count, &mut to),
+                        _ => x86::meet::<4>(self, first, weights, count, &mut to),
+                    }
+                }
+            }
+        }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (&mut to, &self.values, self.rows);
     }
@@ -68,42 +79,25 @@ mod x86 {
     /// Weight rows that are met together.
     const STRIP: usize = 4;
 
-    /// Strip after strip, each with all activations: while it stays in the first cache, the next one
-    /// arrives.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub unsafe fn meet(x: &Split, weights: &[bf16], to: &mut impl FnMut(usize, usize, f32)) {
-        let count = weights.len() / x.input.max(1);
-        for weight in (0..count).step_by(STRIP) {
-            for first in (0..x.rows).step_by(4) {
-                let mut to = |row: usize, weight: usize, sum| to(first + row, weight, sum);
-                // SAFETY: so many rows of weights follow, and so many of activations.
-                unsafe {
-                    match x.rows - first {
-                        1 => some::<1>(x, first, weights, [weight, count], &mut to),
-                        2 => some::<2>(x, first, weights, [weight, count], &mut to),
-                        3 => some::<3>(x, first, weights, [weight, count], &mut to),
-                        _ => some::<4>(x, first, weights, [weight, count], &mut to),
-                    }
-                }
-            }
-        }
-    }
-
-    /// A strip from `weight` on, of `count` rows in all, and `X` rows of activations.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn some<const X: usize>(
+    pub unsafe fn meet<const X: usize>(
         x: &Split,
         first: usize,
         weights: &[bf16],
-        [weight, count]: [usize; 2],
+        count: usize,
         to: &mut impl FnMut(usize, usize, f32),
     ) {
-        // SAFETY: the same contract.
-        unsafe {
-            if weight + STRIP <= count {
-                strip::<STRIP, X>(x, first, weights, weight, to);
-            } else {
-                (weight..count).for_each(|weight| strip::<1, X>(x, first, weights, weight, to));
+        let whole = count - count % STRIP;
+        for weight in (0..count).step_by(STRIP) {
+            // SAFETY: so many rows of weights follow, and X rows of activations.
+            unsafe {
+                if weight < whole {
+                    strip::<STRIP, X>(x, first, weights, weight, to);
+                } else {
+                    for weight in weight..count {
+                        strip::<1, X>(x, first, weights, weight, to);
+                    }
+                }
             }
         }
     }
