@@ -8,7 +8,6 @@ use janus_model::adapters::AdapterFiles;
 use janus_model::capacity::largest_tensor;
 use janus_model::checkpoint::{Checkpoint, Fingerprint};
 use janus_model::config::GenerationConfig;
-use janus_model::ops::Products;
 use janus_model::processor::{FileError, ProcessorError, read_file};
 use janus_model::{Error, Family, JanusConfig, LoadOptions, Parts};
 use sha2::{Digest, Sha256};
@@ -63,10 +62,7 @@ impl Loaded {
             parts,
             dtype: args.dtype.and_then(WeightType::dtype),
             packed: args.dtype.and_then(WeightType::packed),
-            products: match dtype {
-                Some(dtype) if !args.unrounded => dtype.products(),
-                _ => Products::F32,
-            },
+            products: args.products(dtype)?,
             limits,
             adapters: choice.adapters,
             ..LoadOptions::default()

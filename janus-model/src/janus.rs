@@ -177,7 +177,7 @@ impl Janus {
         let table = loaded(&self.gen_embed, what, "gen_embed")?;
         let aligner = loaded(&self.gen_aligner, what, "gen_aligner")?;
         let compute = self.precision.compute;
-        Ok(self.working(|| aligner.forward(table.forward(codes).cast(compute))))
+        Ok(self.stepping(|| aligner.forward(table.forward(codes).cast(compute))))
     }
 
     /// Final hidden states of embeddings, `[B, T, D]` to the same shape.
@@ -192,9 +192,7 @@ impl Janus {
     ) -> Tensor<3> {
         let model = &self.language_model.model;
         if x.dims()[1] == 1 {
-            // How many rows are decoded together must not show in any of them, and one row is not
-            // rounded.
-            return self.working(|| model.forward(x, rope, positions, mask, cache));
+            return self.stepping(|| model.forward(x, rope, positions, mask, cache));
         }
         self.rounded(|| model.forward(x, rope, positions, mask, cache))
     }
@@ -211,7 +209,7 @@ impl Janus {
         let head = loaded(&self.language_model.lm_head, "writing text", "lm_head")?;
         let home = head.weight.device();
         if home == hidden.device() {
-            return Ok(self.working(|| head.forward(hidden)).cast(DType::F32));
+            return Ok(self.stepping(|| head.forward(hidden)).cast(DType::F32));
         }
         // See [`crate::tables`]. The processor computes in f32.
         Ok(head.forward(hidden.to_device(&home).cast(DType::F32)))
@@ -252,7 +250,7 @@ impl Janus {
     /// [`Error::PartNotLoaded`] without the generation half.
     pub fn image_logits(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
         let head = loaded(&self.gen_head, "drawing", "gen_head")?;
-        Ok(self.working(|| head.forward(hidden)).cast(DType::F32))
+        Ok(self.stepping(|| head.forward(hidden)).cast(DType::F32))
     }
 
     /// Codes of pictures; see [`VqModel::encode`].
@@ -283,9 +281,18 @@ impl Janus {
     /// them.
     fn rounded<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.working(|| match self.precision.products {
-            Products::Bf16 => with_products(Products::Bf16, work),
             Products::F32 => work(),
+            products => with_products(products, work),
         })
+    }
+
+    /// Does `work` of a step, exactly unless steps are to be rounded. Either way for any number of
+    /// sequences: how many are decoded together must not show in any of them.
+    fn stepping<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.precision.products {
+            Products::Bf16Steps => self.rounded(work),
+            Products::F32 | Products::Bf16 => self.working(work),
+        }
     }
 }
 

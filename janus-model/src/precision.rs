@@ -53,8 +53,8 @@ pub struct Precision {
     pub compute: DType,
     /// Convolutions of the image tokenizer, whose activations overflow f16.
     pub image_tokenizer: DType,
-    /// What factors are rounded to on the CPU where there are many: prompts, pictures that are
-    /// looked at, pictures that are drawn. [`LoadOptions`](crate::LoadOptions) asks for it.
+    /// What factors are rounded to on the CPU where there are many (prompts, pictures that are
+    /// looked at, pictures that are drawn), and in steps if that is wanted. [`LoadOptions`](crate::LoadOptions) asks for it.
     pub products: Products,
     /// What the matrices of the decoder and of both heads are rounded to on the CPU, if they are;
     /// the heads stay at 8 bits. [`LoadOptions`](crate::LoadOptions) asks for it.
@@ -108,7 +108,7 @@ impl Precision {
     pub fn cache(&self) -> DType {
         match self.products {
             Products::F32 => self.compute,
-            Products::Bf16 => DType::BF16,
+            Products::Bf16 | Products::Bf16Steps => DType::BF16,
         }
     }
 

@@ -66,6 +66,38 @@ fn a_picture_in_bf16_is_nearly_the_same() {
     assert!(far.unwrap() <= 8, "{far:?} levels");
 }
 
+/// Rounded steps are asked for by name, are in the picture's record, and are drawn again so.
+#[test]
+fn steps_are_rounded_where_that_is_asked_for() {
+    let here = tempfile::tempdir().unwrap();
+    let draw = |name: &str, words: &[&str]| {
+        let all = ["-n", "2", "--seed", "7", "--json", "--dtype", "bf16", "-o", name];
+        let ran = generate(here.path(), "tiny-pro/original", &[&all[..], words].concat());
+        assert_eq!(ran.code, 0, "{ran}");
+        let record =
+            crate::generate_again::record(&here.path().join(name.replace(".png", "-1.png")));
+        (ran.json(), record["products"].clone())
+    };
+    let (exact, products) = draw("exact.png", &[]);
+    assert_eq!(products, "bf16");
+    let (rounded, products) = draw("rounded.png", &["--rounded-steps"]);
+    assert_eq!(products, "bf16-steps");
+    let (alone, _) = draw("alone.png", &["--rounded-steps", "--at-once", "1"]);
+    assert_eq!(codes(&rounded, 1), codes(&alone, 1), "a picture depends on those beside it");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512bf16") {
+        assert_ne!(codes(&rounded, 0), codes(&exact, 0), "nothing was rounded");
+    }
+    let model = fixtures().join("tiny-pro/original");
+    let words = ["generate", "--reproduce", "rounded-2.png", "--output", "a.png", "--model"];
+    let again = run(here.path(), &[&words[..], &[model.to_str().unwrap()]].concat());
+    assert_eq!((again.code, again.stdout.as_str()), (0, "a.png\nidentical\n"), "{again}");
+    let ran = generate(here.path(), "tiny-pro/original", &["--rounded-steps", "-o", "b.png"]);
+    assert_eq!(ran.code, 2, "{ran}");
+    assert!(ran.stderr.contains("--rounded-steps is for weights in bf16"), "{ran}");
+    assert!(ran.stderr.contains("hint: add --dtype bf16"), "{ran}");
+}
+
 #[test]
 fn a_picture_does_not_depend_on_those_beside_it() {
     let here = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use crate::generate_files::picture;
 use crate::{Ran, copy_of, fixtures, read_tensors, run, write_tensors};
 
 /// What the chunk of a file says.
-fn record(path: &Path) -> Value {
+pub fn record(path: &Path) -> Value {
     let bytes = std::fs::read(path).unwrap();
     let keyword = b"iTXtjanus\0\0\0\0\0";
     let at = bytes.windows(keyword.len()).position(|part| part == keyword).unwrap();

@@ -67,6 +67,29 @@ fn few_rows_stay_exact() {
     }
 }
 
+/// Unless steps are to be rounded, and weights are kept in bf16: then few rows are like many.
+#[test]
+fn few_rows_are_rounded_in_rounded_steps() {
+    let device = &Device::flex();
+    for rows in [1, 9, 32, 33] {
+        let (x, w) = (noise([rows, 70], 1, device), noise([45, 70], 2, device));
+        let weight = w.cast(DType::BF16);
+        let expected =
+            values(ops::linear(rounded(x.clone(), true), weight.clone().cast(DType::F32)));
+        let found = with_products(Products::Bf16Steps, || ops::linear(x.clone(), weight.clone()));
+        let found = values(found);
+        let worst = share(&found, &expected);
+        println!("measured {rows}: {worst:.1e}");
+        assert!(worst < LIMIT, "{rows}: {worst:.1e}");
+        if rows <= 32 {
+            // A row is what it is alone.
+            let row = x.slice_dim(0, 0..1);
+            let alone = with_products(Products::Bf16Steps, || ops::linear(row, weight));
+            assert_eq!(values(alone), found[..45], "{rows}");
+        }
+    }
+}
+
 /// Gradients are products, too: of the rounded gradient and the rounded other factor.
 #[test]
 fn gradients_round_both_factors() {

@@ -1,10 +1,11 @@
 //! Merged prompt, decoder, text head, image head.
 
 use burn::tensor::{Tensor, TensorData};
+use janus_model::Janus;
 use janus_model::llama::Mask;
 use janus_model::rope::Positions;
 
-use crate::common::{Case, each, values};
+use crate::common::{Case, Fixture, each, values};
 
 /// Embeddings of the fixture's prompt: text with picture 0 in its places.
 fn prompt(case: &Case) -> Tensor<3> {
@@ -144,28 +145,34 @@ fn first_image_logits() {
 #[test]
 fn guided_image_logits_of_every_step() {
     each(|case| {
-        let (f, device) = (&case.fixture, case.device());
-        let rows = vec![f.ids("gen.prompt_ids", device), f.ids("gen.uncond_ids", device)];
-        let codes = f.i32s("gen.codes");
-        let mut x = case.janus.embed_text(Tensor::cat(rows, 0)); // [2, L, D]
-        let room = x.dims()[1] + codes.len();
-        let (rope, mut cache) = (case.janus.rope(room), case.janus.cache(2, room));
-        let mut guided = Vec::new();
-        for code in codes {
-            let [rows, tokens, width] = x.dims();
-            let at = Positions::From(cache.len());
-            let hidden = case.janus.hidden(x, &rope, &at, &Mask::Causal, Some(&mut cache));
-            let last = hidden.slice_dim(1, tokens - 1..tokens).reshape([rows, width]);
-            let [cond, uncond] = values(case.janus.image_logits(last).unwrap())
-                .chunks(f.shape("gen.logits.cond")[0])
-                .map(<[f32]>::to_vec)
-                .collect::<Vec<_>>()
-                .try_into()
-                .unwrap();
-            guided.extend(cond.iter().zip(&uncond).map(|(c, u)| u + 5.0 * (c - u)));
-            let both = TensorData::new(vec![code; 2], [2, 1]);
-            x = case.janus.embed_codes(Tensor::from_data(both, device)).unwrap();
-        }
-        case.close_to("gen.guided.steps", &guided, &f.f32s("gen.guided.steps"));
+        let guided = guided_steps(&case.janus, &case.fixture);
+        case.close_to("gen.guided.steps", &guided, &case.fixture.f32s("gen.guided.steps"));
     });
+}
+
+/// Logits at weight 5 of every code of the fixture's picture, those before it given.
+pub fn guided_steps(janus: &Janus, f: &Fixture) -> Vec<f32> {
+    let device = &janus.device();
+    let rows = vec![f.ids("gen.prompt_ids", device), f.ids("gen.uncond_ids", device)];
+    let codes = f.i32s("gen.codes");
+    let mut x = janus.embed_text(Tensor::cat(rows, 0)); // [2, L, D]
+    let room = x.dims()[1] + codes.len();
+    let (rope, mut cache) = (janus.rope(room), janus.cache(2, room));
+    let mut guided = Vec::new();
+    for code in codes {
+        let [rows, tokens, width] = x.dims();
+        let at = Positions::From(cache.len());
+        let hidden = janus.hidden(x, &rope, &at, &Mask::Causal, Some(&mut cache));
+        let last = hidden.slice_dim(1, tokens - 1..tokens).reshape([rows, width]);
+        let [cond, uncond] = values(janus.image_logits(last).unwrap())
+            .chunks(f.shape("gen.logits.cond")[0])
+            .map(<[f32]>::to_vec)
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap();
+        guided.extend(cond.iter().zip(&uncond).map(|(c, u)| u + 5.0 * (c - u)));
+        let both = TensorData::new(vec![code; 2], [2, 1]);
+        x = janus.embed_codes(Tensor::from_data(both, device)).unwrap();
+    }
+    guided
 }

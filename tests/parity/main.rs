@@ -18,6 +18,8 @@ mod load;
 #[cfg(feature = "cpu")]
 mod packed;
 mod processor;
+#[cfg(feature = "cpu")]
+mod rounded;
 mod siglip;
 mod tables;
 mod vq;

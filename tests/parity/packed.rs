@@ -28,6 +28,14 @@ fn first_logits(janus: &Janus, fixture: &Fixture, device: &Device) -> Vec<f32> {
     values(janus.image_logits(last).unwrap())
 }
 
+/// Largest difference as a share of the largest value.
+fn share(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest);
+    off.fold(0.0, f32::max)
+}
+
 /// Largest difference as a share of the largest value, logits of the first image code, tiny-pro and
 /// tiny-odd: 3.3e-2 and 4.5e-2 in 8 bits, 3.2e-1 and 2.3e-1 in 4.
 #[test]
@@ -40,10 +48,7 @@ fn logits_are_near() {
             assert_eq!(janus.precision().packed, Some(bits));
             let found = first_logits(&janus, &fixture, &device);
             let expected = fixture.f32s("gen.logits.cond");
-            assert_eq!(found.len(), expected.len());
-            let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);
-            let worst = off.fold(0.0, f32::max);
+            let worst = share(&found, &expected);
             println!("measured {model} {}: {worst:.1e}", bits.name());
             assert!(worst < bound && worst > 0.0, "{model} {}: {worst}", bits.name());
         }
@@ -112,6 +117,31 @@ fn a_file_holds_what_loading_rounds() {
             let again = converted(dir.path(), bits);
             assert!(file(again.path()) == file(dir.path()), "{model} {}", bits.name());
         }
+    }
+}
+
+/// Where a file holds other bits than are wanted, what it stands for is rounded again; the heads have 8
+/// bits in both. Measured: 3.0e-1 for 4 bits of 8, 3.2e-1 for 8 bits of 4.
+#[test]
+fn a_packed_file_is_rounded_again_for_other_bits() {
+    let (device, fixture) = (Device::flex(), Fixture::open("tiny-pro"));
+    for (held, wanted) in [(Bits::Eight, Bits::Four), (Bits::Four, Bits::Eight)] {
+        let dir = converted(&fixtures().join("tiny-pro/hf"), held);
+        let options = LoadOptions { packed: Some(wanted), ..LoadOptions::default() };
+        let (mut janus, _) = Janus::load(dir.path(), &device, &options).unwrap();
+        assert_eq!(janus.precision().packed, Some(wanted));
+        let mut decoder = 0;
+        for (name, linear) in janus.linears_mut() {
+            let Some(packed) = linear.packed() else { continue };
+            let head = name.starts_with("gen_head.") || name == "language_model.lm_head";
+            assert_eq!(packed.bits(), if head { Bits::Eight } else { wanted }, "{name}");
+            decoder += usize::from(!head);
+        }
+        assert!(decoder > 0);
+        let found = first_logits(&janus, &fixture, &device);
+        let worst = share(&found, &fixture.f32s("gen.logits.cond"));
+        println!("measured {} of {}: {worst:.1e}", wanted.name(), held.name());
+        assert!(worst < 0.5 && worst > 0.0, "{worst}");
     }
 }
 

@@ -235,6 +235,7 @@ impl Bench<'_> {
             weights_name(&precision),
             match precision.products {
                 Products::Bf16 => "bf16 into f32".to_owned(),
+                Products::Bf16Steps => "bf16 into f32, steps too".to_owned(),
                 Products::F32 => name(precision.compute),
             },
             machine::threads(self.args.model.threads())

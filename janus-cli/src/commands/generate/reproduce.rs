@@ -90,7 +90,10 @@ fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
     let same = record.device.parse().ok().filter(|choice: &DeviceChoice| choice.open().is_ok());
     if let Some(choice) = same {
         args.device = choice;
-        args.unrounded = args.dtype.is_none() && record.products.is_none();
+        args.recorded = match args.dtype {
+            None => Some(record.products.unwrap_or_default()),
+            Some(_) => None,
+        };
         args.dtype = args.dtype.or(record.dtype.parse().ok());
     }
     args

@@ -59,7 +59,7 @@ struct Size {
 
 /// Few rows of `x`, where the processor has [`strips`](super::strips) for them.
 fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
-    let x = Split::new(x, size.rows, size.input)?;
+    let x = Split::new(x, [size.rows, size.input], products() == Products::Bf16Steps)?;
     let mut y = vec![0.0; size.rows * size.output];
     if size.input == 0 || y.is_empty() {
         return Some(y);
@@ -85,7 +85,7 @@ fn in_tiles(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
     let sink = Sink { at: y.as_mut_ptr(), stride: size.output, add: false };
     let x = Lines::wide(x, [size.rows, size.input], [size.input, 1]);
     let weight = Lines::narrow(weight, [size.output, size.input]);
-    let way = Way { half: products() == Products::Bf16, parallel: true };
+    let way = Way { half: products().rounded(), parallel: true };
     // SAFETY: `y` has a row for every row of `x`, and a column for every row of the weight.
     unsafe { tiles::multiply(sink, x, weight, way) }.then_some(y)
 }

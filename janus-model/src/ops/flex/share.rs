@@ -45,7 +45,7 @@ impl<'a> Matrix<'a> {
 /// `y` must be valid for the rows of `a` times the columns of `b`, and nobody else may use these
 /// elements meanwhile.
 pub unsafe fn product(products: Products, y: Sink, a: Matrix, b: Matrix) {
-    let way = Way { half: products == Products::Bf16, parallel: false };
+    let way = Way { half: products.rounded(), parallel: false };
     // SAFETY: the same contract.
     unsafe { multiply(y, a, b, way) }
 }
@@ -111,7 +111,7 @@ pub fn whole_product(
     // SAFETY: there is room for rows × columns; the product writes all of them without reading.
     unsafe {
         let sink = Sink { at: y.as_mut_ptr(), stride: columns, add: false };
-        let way = Way { half: products() == Products::Bf16, parallel: true };
+        let way = Way { half: products().rounded(), parallel: true };
         multiply(sink, left, right, way);
         y.set_len(rows * columns);
     }
