@@ -6,10 +6,11 @@
 //! [init.parts] aligner = DIR …    weights of parts, from model folders or runs of any kind
 //! ```
 //! What `[init.parts]` does not name begins at random, by the seed and the name of each tensor:
-//! LLaMA's N(0, 0.02), norms 1, biases 0; the vision tower and its aligner as [`weights::siglip`],
-//! the image tokenizer as [`weights::tokenizer`] has it. Two things are ours: the embeddings of
-//! image codes begin as the codebook's normalised rows, which is how those of the published models
-//! began, and a part must be whole and fit to the last shape.
+//! N(0, 0.02) as LLaMA, or wider where a layer is narrow ([`weights::llama`]), norms 1, biases 0; the
+//! vision tower and its aligner as [`weights::siglip`], the image tokenizer as
+//! [`weights::tokenizer`] has it. Two things are ours: the embeddings of image codes begin as the
+//! codebook's normalised rows, which is how those of the published models began, and a part must be
+//! whole and fit to the last shape.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,13 @@
 //! What is said about a scene, in varied words, and always true.
+//!
+//! Things are named in the order in which a picture is read, and drawn: row by row, from the left.
+//! A prompt leaves it open where they lie, so nothing is lost by it, and whoever draws code by code
+//! learns to begin with what was named first. In any other order it has to find out at each thing
+//! which ones it has drawn already, and models of a few million weights did not learn that in hours.
+//! Only what is said of how two things lie may begin with either.
 
 use super::chance::Chance;
-use super::look::{Place, Size};
+use super::look::{Look, Place, Size};
 use super::scene::{Object, Relation, Scene, Theme};
 use super::words::{Thing, a, capital, groups, list, varied};
 
@@ -25,12 +31,14 @@ pub fn caption(scene: &Scene, chance: &mut Chance) -> String {
     let often = |matters| if matters { 0.67 } else { 0.2 };
     let tint = chance.happens(often(tint_matters(scene.theme)));
     let place = chance.happens(often(place_matters(scene.theme)));
-    written(scene, tint, place, chance)
+    let swapped = chance.happens(0.3);
+    written(scene, [tint, place, swapped], chance)
 }
 
 /// A caption that says all that makes the scene new: what a model is asked to draw.
 pub fn prompt(scene: &Scene, chance: &mut Chance) -> String {
-    written(scene, tint_matters(scene.theme), place_matters(scene.theme), chance)
+    let swapped = chance.happens(0.5);
+    written(scene, [tint_matters(scene.theme), place_matters(scene.theme), swapped], chance)
 }
 
 /// The one text that answers "describe the picture": every look with its number, in a fixed order.
@@ -54,10 +62,11 @@ fn colour_is_open(theme: Theme) -> bool {
     matches!(theme, Theme::SingleObject | Theme::TwoObjects)
 }
 
-fn written(scene: &Scene, tint: bool, place: bool, chance: &mut Chance) -> String {
-    let body = match (scene.theme, &scene.objects[..]) {
+/// Whether the tint is said, the place, and of how two things lie the one that is met last first.
+fn written(scene: &Scene, [tint, place, swapped]: [bool; 3], chance: &mut Chance) -> String {
+    let body = match (scene.theme, &scene.in_reading_order()[..]) {
         (Theme::SingleObject | Theme::Colours, [object]) => one(scene, object, place, chance),
-        (Theme::Position, [first, second]) => position(scene, first, second, chance),
+        (Theme::Position, [first, second]) => position(scene, first, second, swapped, chance),
         (Theme::Counting, _) => counting(scene, chance),
         (Theme::TwoObjects, [first, second]) => two(scene, first, second, chance),
         (Theme::Binding, [first, second]) => match chance.happens(0.2) {
@@ -116,9 +125,7 @@ fn there(place: Place, chance: &mut Chance) -> String {
 
 fn two(scene: &Scene, first: &Object, second: &Object, chance: &mut Chance) -> Body {
     let sizes = chance.happens(0.15);
-    let mut things = [first, second].map(|object| thing(scene, object, sizes));
-    chance.shuffle(&mut things);
-    let [x, y] = things.map(|thing| thing.text());
+    let [x, y] = [first, second].map(|object| thing(scene, object, sizes).text());
     let text = match chance.below(8) {
         0 => format!("{x} with {y}"),
         1 => format!("{x} and also {y}"),
@@ -132,10 +139,8 @@ fn two(scene: &Scene, first: &Object, second: &Object, chance: &mut Chance) -> B
 
 /// Colours told apart from their shapes.
 fn said_apart(first: &Object, second: &Object, chance: &mut Chance) -> Body {
-    let mut objects = [first, second];
-    chance.shuffle(&mut objects);
     let [(c0, s0), (c1, s1)] =
-        objects.map(|object| (object.look.colour.name(), object.look.shape.name()));
+        [first, second].map(|object| (object.look.colour.name(), object.look.shape.name()));
     let (text, form) = match chance.below(3) {
         0 => (format!("the {s0} is {c0} and the {s1} is {c1}"), Form::Sentence),
         1 => (format!("a {s0} that is {c0} and a {s1} that is {c1}"), Form::One),
@@ -144,16 +149,23 @@ fn said_apart(first: &Object, second: &Object, chance: &mut Chance) -> Body {
     Body { text, form }
 }
 
-fn position(scene: &Scene, first: &Object, second: &Object, chance: &mut Chance) -> Body {
-    let (mut first, mut second) = (first, second);
-    if chance.happens(0.5) {
-        std::mem::swap(&mut first, &mut second);
-    }
+/// How two objects lie, the first of which is named first unless swapped.
+fn position(
+    scene: &Scene,
+    first: &Object,
+    second: &Object,
+    swapped: bool,
+    chance: &mut Chance,
+) -> Body {
+    let form = chance.below(7);
+    // "Left of y is x" and "y with x on its left" name last what lies as the relation says.
+    let last = matches!(form, 2 | 4);
+    let [x, y] = if swapped != last { [second, first] } else { [first, second] };
+    let Some(relation) = Relation::between(x, y) else { return mixed(scene, chance) };
     let sizes = chance.happens(0.1);
-    let [x, y] = [first, second].map(|object| thing(scene, object, sizes).text());
-    let Some(relation) = Relation::between(first, second) else { return mixed(scene, chance) };
+    let [x, y] = [x, y].map(|object| thing(scene, object, sizes).text());
     let how = varied(relation, chance);
-    let (text, form) = match chance.below(7) {
+    let (text, form) = match form {
         0 | 1 => (format!("{x} is {how} {y}"), Form::Sentence),
         2 => (format!("{y} with {x} {}", beside_it(relation)), Form::One),
         3 => (both_places(relation, &x, &y), Form::One),
@@ -198,11 +210,16 @@ fn counting(scene: &Scene, chance: &mut Chance) -> Body {
 }
 
 fn mixed(scene: &Scene, chance: &mut Chance) -> Body {
-    let mut groups: Vec<_> = groups(scene).into_iter().collect();
-    chance.shuffle(&mut groups);
-    let form = if groups[0].1 > 1 { Form::Several } else { Form::One };
+    let counts = groups(scene);
+    let mut looks: Vec<Look> = Vec::new();
+    for object in scene.in_reading_order() {
+        if !looks.contains(&object.look) {
+            looks.push(object.look);
+        }
+    }
+    let form = if counts[&looks[0]] > 1 { Form::Several } else { Form::One };
     let things: Vec<_> =
-        groups.into_iter().map(|(look, count)| Thing::of(look, count).any(chance)).collect();
+        looks.into_iter().map(|look| Thing::of(look, counts[&look]).any(chance)).collect();
     Body { text: list(&things), form }
 }
 

@@ -222,6 +222,17 @@ impl Scene {
         self
     }
 
+    /// What is there, as a raster of squares meets it: by the uppermost row of squares that a thing
+    /// fills, and in one row from the left.
+    pub fn in_reading_order(&self) -> Vec<&Object> {
+        let mut objects: Vec<&Object> = self.objects.iter().collect();
+        objects.sort_by_key(|object| {
+            let [column, row] = object.centre.map(|x| ((x - object.radius) / SQUARE) as usize);
+            [row, column]
+        });
+        objects
+    }
+
     /// Any scene of this theme; `None` where there was no room.
     fn attempt(theme: Theme, many: usize, chance: &mut Chance) -> Option<Self> {
         let background = background(chance);

@@ -91,9 +91,11 @@ impl CriticConfig {
 
 /// How the critic begins: N(0, 0.02), its norms N(1, 0.02), biases 0.
 pub fn law(name: &str, shape: &[usize]) -> Law {
+    let bell = |mean| Law::Normal { mean, deviation: 0.02 };
     match llama(name, shape) {
-        Law::Constant(1.0) => Law::Normal { mean: 1.0, deviation: 0.02 },
-        law => law,
+        Law::Constant(1.0) => bell(1.0),
+        Law::Constant(bias) => Law::Constant(bias),
+        _ => bell(0.0),
     }
 }
 
