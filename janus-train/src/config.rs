@@ -235,6 +235,10 @@ pub struct ObjectiveConfig {
     /// picture of hundreds of codes stands beside answers of a few words, those need more.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub word_weight: f64,
+    /// Pictures of questions are read by the image tokenizer and `gen_aligner`, too, as in models
+    /// with one encoder for both. Only to compare the two of Janus with: nothing else asks so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared_encoder: bool,
 }
 
 fn one() -> f64 {

@@ -39,7 +39,7 @@ fn the_folder_is_whole_and_repeatable() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_snapshot!("data_scenes", ran);
     let a = files(&folder.path().join("a"));
-    assert_eq!(a.len(), 3 * 1003 + 7);
+    assert_eq!(a.len(), 3 * 1003 + 9);
     for name in ["pictures/000/000999.png", "pictures/001/001002.png"] {
         let picture = image::load_from_memory(&a[name]).unwrap().to_rgb8();
         assert_eq!((picture.width(), picture.height()), (16, 16));
@@ -76,6 +76,15 @@ fn lines_are_what_they_should_be() {
         assert_eq!(content(line, 1), ("assistant".to_owned(), "<image>".to_owned()));
         assert!(content(line, 0).1.len() > 5);
     }
+    let relations = lines(&files["relations.jsonl"]);
+    let images: Vec<_> = draw.iter().map(|line| &line["images"]).collect();
+    assert!((1..20).contains(&relations.len()), "{}", relations.len());
+    for line in relations {
+        assert!(images.contains(&&line["images"]));
+        let said = content(&line, 0).1.to_lowercase();
+        let ends = ["left", "right", "above", "over", "below", "under", "beneath", "top"];
+        assert!(ends.iter().any(|end| said.contains(end)), "{said}");
+    }
     for line in lines(&files["pairs.jsonl"]) {
         assert_eq!(content(&line, 0), ("user".to_owned(), "<image>".to_owned()));
         assert!(content(&line, 1).1.len() > 5);
@@ -85,6 +94,18 @@ fn lines_are_what_they_should_be() {
         assert!((4..=10).contains(&turns) && turns % 2 == 0);
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert!(!content(&line, 2).1.contains("<image>"));
+    }
+    let places = lines(&files["places.jsonl"]);
+    assert!((10..40).contains(&places.len()), "{}", places.len());
+    for line in places {
+        let turns = line["messages"].as_array().unwrap().len();
+        assert!((2..=12).contains(&turns) && turns % 2 == 0);
+        assert!(content(&line, 0).1.starts_with("<image>"));
+        for turn in (0..turns).step_by(2) {
+            let asked = content(&line, turn).1.to_lowercase();
+            let where_is = ["where", "left or right", "above or below"];
+            assert!(where_is.iter().any(|words| asked.contains(words)), "{asked}");
+        }
     }
     for line in lines(&files["map.jsonl"]) {
         assert!(content(&line, 0).1.starts_with("<image>"));
@@ -111,7 +132,7 @@ fn a_model_reads_every_file() {
     assert_eq!(scenes(folder.path(), &["-o", "d", "--count", "3"]).code, 0);
     let model = fixtures().join("tiny-pro/original");
     let model = model.to_str().unwrap();
-    for (name, samples) in [("draw", 3), ("pairs", 3), ("ask", 3), ("words", 6)] {
+    for (name, samples) in [("draw", 3), ("pairs", 3), ("ask", 3), ("places", 2), ("words", 6)] {
         let file = format!("d/{name}.jsonl");
         let ran = run(folder.path(), &["eval", "loss", &file, "--model", model, "--json"]);
         assert_eq!(ran.code, 0, "{ran}");

@@ -92,6 +92,15 @@ fn steps_are_rounded_where_that_is_asked_for() {
     let words = ["generate", "--reproduce", "rounded-2.png", "--output", "a.png", "--model"];
     let again = run(here.path(), &[&words[..], &[model.to_str().unwrap()]].concat());
     assert_eq!((again.code, again.stdout.as_str()), (0, "a.png\nidentical\n"), "{again}");
+    // Asked for, it is done, whatever the record says; here it says nothing else but bf16.
+    let words = ["--reproduce", "exact-2.png", "--rounded-steps", "--output", "c.png", "--model"];
+    let other = run(here.path(), &[&["generate"], &words[..], &[model.to_str().unwrap()]].concat());
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512bf16") {
+        assert_eq!((other.code, other.stdout.as_str()), (1, "c.png\ndiffers\n"), "{other}");
+    }
+    let record = crate::generate_again::record(&here.path().join("c.png"));
+    assert_eq!(record["products"], "bf16-steps");
     let ran = generate(here.path(), "tiny-pro/original", &["--rounded-steps", "-o", "b.png"]);
     assert_eq!(ran.code, 2, "{ran}");
     assert!(ran.stderr.contains("--rounded-steps is for weights in bf16"), "{ran}");

@@ -311,6 +311,29 @@ fn later_wishes_follow_earlier_pictures() {
     assert_eq!(error.unwrap_err().to_string(), "the wish is empty");
 }
 
+/// A question differs in what stands in the picture's place, and in nothing else.
+#[test]
+fn one_encoder_for_both_reads_codes() {
+    let two = exact();
+    let objective = Objective { shared_encoder: true, ..two.objective };
+    let one = Tokens { objective, ..two.clone() };
+    let sample = conversation(&["<image>What is it?", "A cat.", "Sure?", "Yes."], 1);
+    let (two, one) = (document(&two, &sample), document(&one, &sample));
+    let start = two.seen[0].start;
+    assert!(two.drawn.is_empty() && one.seen.is_empty());
+    let expected = Drawn { picture: 0, begin: start - 1, read: CODES, learnt: false };
+    assert_eq!(one.drawn, [expected]);
+    assert_eq!([start - 1, start + CODES].map(|place| one.ids[place]), [563, 568]);
+    let without = |ids: &[i32], tokens| [&ids[..start], &ids[start + tokens..]].concat();
+    assert_eq!(without(&one.ids, CODES), without(&two.ids, 144));
+    let words = |document: &Document| -> Vec<i32> {
+        document.targets.iter().map(|target| target.id).collect()
+    };
+    assert_eq!(words(&one), words(&two));
+    let last = |document: &Document| document.ids.len() - document.targets[0].place as usize;
+    assert_eq!(last(&one), last(&two));
+}
+
 /// A share of them, for each sample its own.
 #[test]
 fn codes_are_hidden_as_often_as_was_said() {

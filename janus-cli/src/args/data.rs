@@ -115,9 +115,9 @@ Examples:
 
 DIR gets draw.jsonl (a caption, a picture to be drawn), pairs.jsonl (a picture, a caption as the
 answer), ask.jsonl (a picture, questions, answers), map.jsonl (a picture, what lies where in it),
-words.jsonl (texts alone) and the pictures. It appears when it is complete, or not at all. The same
-seed gives the same bytes; whole combinations, such as a shape of a colour, are in one split only:
-docs/scenes.md.")]
+words.jsonl (texts alone), more of them and the pictures: docs/scenes.md. It appears when it is
+complete, or not at all. The same seed gives the same bytes; whole combinations, such as a shape
+at a place, are in one split only.")]
 pub struct DataScenesArgs {
     /// Folder to write; must be empty or not exist.
     #[arg(long, short, value_name = "DIR")]

@@ -51,6 +51,9 @@ pub struct Objective {
     /// How often the codes of the pictures that an editing sample starts from become padding: 0.5
     /// in Janus-4o.
     pub hidden_codes: f64,
+    /// Pictures of questions stand as codes, as those that are drawn do: one encoder for both, to
+    /// compare the two of Janus with. No command asks a model so.
+    pub shared_encoder: bool,
 }
 
 impl Default for Objective {
@@ -61,6 +64,7 @@ impl Default for Objective {
             unconditional: 0.1,
             short_captions: 0.25,
             hidden_codes: 0.5,
+            shared_encoder: false,
         }
     }
 }
@@ -74,6 +78,7 @@ impl Objective {
             unconditional: 0.0,
             short_captions: 0.0,
             hidden_codes: 0.0,
+            shared_encoder: false,
         }
     }
 }
@@ -148,6 +153,14 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Tokens of a picture in a question.
+    fn of_a_question(&self) -> usize {
+        match self.objective.shared_encoder {
+            true => self.codes,
+            false => self.processor.num_image_tokens,
+        }
+    }
+
     /// The tokens of one sample. Pictures are not looked at.
     ///
     /// # Errors
@@ -260,7 +273,7 @@ impl<'a> Writer<'a> {
         let asked = vec![Message { role: Role::User, content }, Message::open_answer()];
         let conversation = Conversation::with_system(system, asked);
         let rendered = conversation.render(processor.style, &processor.tokenizer)?;
-        let ids = rendered.ids(&processor.tokenizer, processor.num_image_tokens)?;
+        let ids = rendered.ids(&processor.tokenizer, self.tokens.of_a_question())?;
         let start = self.document.ids.len();
         // A later question follows the end of the answer before it, not a second beginning.
         self.written(&ids[usize::from(later)..], &rendered.images);
@@ -307,7 +320,7 @@ impl<'a> Writer<'a> {
         let SpecialIds { bos, pad, begin_of_image, end_of_image, image_placeholder, .. } =
             self.special;
         let learn = self.tokens.objective.supervise_prompt && !self.drawing;
-        let each = self.tokens.processor.num_image_tokens;
+        let each = self.tokens.of_a_question();
         let mut waiting = pictures.iter();
         let mut inside = 0;
         for id in ids {
@@ -317,11 +330,25 @@ impl<'a> Writer<'a> {
                 continue;
             }
             if inside == 0 {
-                let start = self.document.ids.len();
-                self.document.seen.extend(waiting.next().map(|&picture| Seen { picture, start }));
+                if let Some(&picture) = waiting.next() {
+                    self.seen(picture);
+                }
             }
             inside = (inside + 1) % each;
             self.push(pad, false);
+        }
+    }
+
+    /// A picture of a question, whose first token comes next.
+    fn seen(&mut self, picture: usize) {
+        let start = self.document.ids.len();
+        match self.tokens.objective.shared_encoder {
+            false => self.document.seen.push(Seen { picture, start }),
+            true => {
+                let read = self.tokens.codes;
+                let drawn = Drawn { picture, begin: start - 1, read, learnt: false };
+                self.document.drawn.push(drawn);
+            }
         }
     }
 

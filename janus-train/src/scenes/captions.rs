@@ -7,7 +7,7 @@
 //! Only what is said of how two things lie may begin with either.
 
 use super::chance::Chance;
-use super::look::{Look, Place, Size};
+use super::look::{Place, Size};
 use super::scene::{Object, Relation, Scene, Theme};
 use super::words::{Thing, a, capital, groups, list, varied};
 
@@ -211,12 +211,7 @@ fn counting(scene: &Scene, chance: &mut Chance) -> Body {
 
 fn mixed(scene: &Scene, chance: &mut Chance) -> Body {
     let counts = groups(scene);
-    let mut looks: Vec<Look> = Vec::new();
-    for object in scene.in_reading_order() {
-        if !looks.contains(&object.look) {
-            looks.push(object.look);
-        }
-    }
+    let looks = scene.looks();
     let form = if counts[&looks[0]] > 1 { Form::Several } else { Form::One };
     let things: Vec<_> =
         looks.into_iter().map(|look| Thing::of(look, counts[&look]).any(chance)).collect();

@@ -5,8 +5,10 @@
 //! plain/000/000123.png      the same scene on an even ground, without noise
 //! tiles/000/000123.png      4×4 of the 8×8 squares of that one, around an object
 //! draw.jsonl                a caption, and the plain picture to be drawn
+//! relations.jsonl           the same of two things by how they lie, told from either end equally often
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
+//! places.jsonl              a picture, and where things are
 //! map.jsonl                 a picture, and what lies in each field of a grid
 //! fields.jsonl              the same with colours and places, for an encoder that learns alone
 //! tiles.jsonl               the tiles, for an image tokenizer: most of a whole picture is ground
@@ -26,11 +28,11 @@ use janus_model::processor::{DEFAULT_SYSTEM_PROMPT, IMAGE_PLACE};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::captions::caption;
+use super::captions::{caption, prompt};
 use super::chance::Chance;
 use super::map::{fields, map};
-use super::questions::questions;
-use super::scene::{SQUARE, SQUARES, Scene};
+use super::questions::{Asked, places, questions};
+use super::scene::{SQUARE, SQUARES, Scene, Theme};
 use super::split::Split;
 use super::told::told;
 
@@ -189,15 +191,14 @@ fn tile(scene: &Scene, picture: &RgbImage, chance: &mut Chance) -> RgbImage {
     image::imageops::crop_imm(picture, left, top, side, side).to_image()
 }
 
-/// The lines of one scene.
+/// Files of lines.
+const FILES: [&str; 9] =
+    ["draw", "relations", "pairs", "ask", "places", "map", "fields", "tiles", "words"];
+
+/// What is written about one scene.
 struct Texts {
-    draw: String,
-    pairs: String,
-    ask: String,
-    map: String,
-    fields: String,
-    tiles: String,
-    words: String,
+    /// A line for each of [`FILES`]; `None` where there is nothing to say.
+    lines: [Option<String>; FILES.len()],
     questions: u64,
 }
 
@@ -234,21 +235,30 @@ impl Texts {
             let messages = turns.into_iter().flat_map(says).collect();
             serde_json::to_string(&Line { messages, images: [path] })
         };
+        // Questions about a picture, which comes with the first of them.
+        let conversation = |asked: Vec<Asked>| {
+            let place = |number| if number == 0 { IMAGE_PLACE } else { "" };
+            let turns = asked.into_iter().enumerate();
+            turns.map(|(i, asked)| (place(i).to_owned() + &asked.question, asked.answer)).collect()
+        };
         let asked = questions(scene, &mut chance(103));
         let count = asked.len() as u64;
-        let place = |number| if number == 0 { IMAGE_PLACE } else { "" };
-        let turns = asked.into_iter().enumerate();
-        let turns = turns.map(|(i, asked)| (place(i).to_owned() + &asked.question, asked.answer));
         let image = || IMAGE_PLACE.to_owned();
+        let related = (scene.theme == Theme::Position).then(|| prompt(scene, &mut chance(106)));
+        let places = Some(places(scene, &mut chance(107))).filter(|places| !places.is_empty());
         let grid = map(scene);
         Ok(Self {
-            draw: line(drawn, vec![(caption(scene, &mut chance(101)), image())])?,
-            pairs: line(seen, vec![(image(), caption(scene, &mut chance(102)))])?,
-            ask: line(seen, turns.collect())?,
-            map: line(seen, vec![(image() + &grid.0, grid.1)])?,
-            fields: line(seen, vec![(image(), fields(scene))])?,
-            tiles: line(tile, vec![(TILE.to_owned(), image())])?,
-            words: plain(&told(scene, &mut chance(104)))?,
+            lines: [
+                Some(line(drawn, vec![(caption(scene, &mut chance(101)), image())])?),
+                related.map(|related| line(drawn, vec![(related, image())])).transpose()?,
+                Some(line(seen, vec![(image(), caption(scene, &mut chance(102)))])?),
+                Some(line(seen, conversation(asked))?),
+                places.map(|places| line(seen, conversation(places))).transpose()?,
+                Some(line(seen, vec![(image() + &grid.0, grid.1)])?),
+                Some(line(seen, vec![(image(), fields(scene))])?),
+                Some(line(tile, vec![(TILE.to_owned(), image())])?),
+                Some(plain(&told(scene, &mut chance(104)))?),
+            ],
             questions: count,
         })
     }
@@ -259,48 +269,32 @@ fn plain(text: &str) -> io::Result<String> {
 }
 
 /// The open files of lines.
-struct Files {
-    draw: BufWriter<File>,
-    pairs: BufWriter<File>,
-    ask: BufWriter<File>,
-    map: BufWriter<File>,
-    fields: BufWriter<File>,
-    tiles: BufWriter<File>,
-    words: BufWriter<File>,
-}
+struct Files(Vec<BufWriter<File>>);
 
 impl Files {
     fn create(dir: &Path) -> io::Result<Self> {
-        let create = |name: &str| File::create(dir.join(name)).map(BufWriter::new);
-        let mut files = Self {
-            draw: create("draw.jsonl")?,
-            pairs: create("pairs.jsonl")?,
-            ask: create("ask.jsonl")?,
-            map: create("map.jsonl")?,
-            fields: create("fields.jsonl")?,
-            tiles: create("tiles.jsonl")?,
-            words: create("words.jsonl")?,
-        };
+        let create = |name| File::create(dir.join(format!("{name}.jsonl"))).map(BufWriter::new);
+        let mut files = FILES.iter().map(create).collect::<io::Result<Vec<_>>>()?;
         // What the program itself writes into prompts: a vocabulary learnt from here knows it.
-        for text in [DEFAULT_SYSTEM_PROMPT, "User:", "Assistant:"] {
-            writeln!(files.words, "{}", plain(text)?)?;
+        if let Some(words) = files.last_mut() {
+            for text in [DEFAULT_SYSTEM_PROMPT, "User:", "Assistant:"] {
+                writeln!(words, "{}", plain(text)?)?;
+            }
         }
-        Ok(files)
+        Ok(Self(files))
     }
 
     fn put(&mut self, texts: &Texts) -> io::Result<()> {
-        writeln!(self.draw, "{}", texts.draw)?;
-        writeln!(self.pairs, "{}", texts.pairs)?;
-        writeln!(self.ask, "{}", texts.ask)?;
-        writeln!(self.map, "{}", texts.map)?;
-        writeln!(self.fields, "{}", texts.fields)?;
-        writeln!(self.tiles, "{}", texts.tiles)?;
-        writeln!(self.words, "{}", texts.words)
+        for (file, line) in self.0.iter_mut().zip(&texts.lines) {
+            if let Some(line) = line {
+                writeln!(file, "{line}")?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(self) -> io::Result<()> {
-        for file in [self.draw, self.pairs, self.ask, self.map, self.fields, self.tiles, self.words]
-        {
+        for file in self.0 {
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         }
         Ok(())

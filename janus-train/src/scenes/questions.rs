@@ -71,15 +71,31 @@ pub fn questions(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
     while found.len() < wanted {
         let about = *chance.pick(&About::ALL);
         let Some(asked) = question(scene, about, chance) else { continue };
-        let same = |other: &Asked| {
-            let describe = [other, &asked].iter().all(|asked| asked.about == About::Describe);
-            describe || other.question.eq_ignore_ascii_case(&asked.question)
-        };
-        if !found.iter().any(same) {
-            found.push(asked);
+        add(&mut found, asked);
+    }
+    found
+}
+
+/// Up to six different questions about where things are; none where they are all alike.
+pub fn places(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
+    let mut found = Vec::new();
+    for _ in 0..2 * scene.objects.len().min(3) {
+        if let Some(asked) = question(scene, About::Where, chance) {
+            add(&mut found, asked);
         }
     }
     found
+}
+
+/// Adds a question unless it is there.
+fn add(found: &mut Vec<Asked>, asked: Asked) {
+    let same = |other: &Asked| {
+        let describe = [other, &asked].iter().all(|asked| asked.about == About::Describe);
+        describe || other.question.eq_ignore_ascii_case(&asked.question)
+    };
+    if !found.iter().any(same) {
+        found.push(asked);
+    }
 }
 
 /// A question about this; `None` where the scene has no clear answer to the one that was tried.

@@ -233,6 +233,17 @@ impl Scene {
         objects
     }
 
+    /// What they look like, in the same order, each once.
+    pub fn looks(&self) -> Vec<Look> {
+        let mut looks: Vec<Look> = Vec::new();
+        for object in self.in_reading_order() {
+            if !looks.contains(&object.look) {
+                looks.push(object.look);
+            }
+        }
+        looks
+    }
+
     /// Any scene of this theme; `None` where there was no room.
     fn attempt(theme: Theme, many: usize, chance: &mut Chance) -> Option<Self> {
         let background = background(chance);

@@ -168,12 +168,7 @@ fn things_are_named_as_they_are_met() {
         }
         let text = caption(&scene, &mut Chance::of(&[index]));
         let said = named(&words(&text));
-        let mut looks: Vec<Look> = Vec::new();
-        for object in objects {
-            if !looks.contains(&object.look) {
-                looks.push(object.look);
-            }
-        }
+        let looks = scene.looks();
         let as_met = said.iter().map(|thing| thing.shape).eq(looks.iter().map(|look| look.shape));
         match scene.theme {
             Theme::Position if looks[0].shape == looks[1].shape => {}

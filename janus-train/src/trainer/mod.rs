@@ -274,6 +274,7 @@ fn loader(
         unconditional: config.objective.unconditional,
         short_captions: config.objective.first_sentence,
         hidden_codes: config.objective.hidden_codes,
+        shared_encoder: config.objective.shared_encoder,
     };
     let tokens =
         Tokens { processor: processor.into(), codes: model.gen_vision.grid().pow(2), objective };

@@ -90,10 +90,8 @@ fn as_recorded(args: &ModelArgs, record: &Record) -> ModelArgs {
     let same = record.device.parse().ok().filter(|choice: &DeviceChoice| choice.open().is_ok());
     if let Some(choice) = same {
         args.device = choice;
-        args.recorded = match args.dtype {
-            None => Some(record.products.unwrap_or_default()),
-            Some(_) => None,
-        };
+        let asked = args.dtype.is_some() || args.rounded_steps;
+        args.recorded = (!asked).then(|| record.products.unwrap_or_default());
         args.dtype = args.dtype.or(record.dtype.parse().ok());
     }
     args
