@@ -329,10 +329,10 @@ impl<'a> Writer<'a> {
                 self.push(*id, learn && !given);
                 continue;
             }
-            if inside == 0 {
-                if let Some(&picture) = waiting.next() {
-                    self.seen(picture);
-                }
+            if inside == 0
+                && let Some(&picture) = waiting.next()
+            {
+                self.seen(picture);
             }
             inside = (inside + 1) % each;
             self.push(pad, false);
