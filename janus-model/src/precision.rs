@@ -54,7 +54,8 @@ pub struct Precision {
     /// Convolutions of the image tokenizer, whose activations overflow f16.
     pub image_tokenizer: DType,
     /// What factors are rounded to on the CPU where there are many (prompts, pictures that are
-    /// looked at, pictures that are drawn), and in steps if that is wanted. [`LoadOptions`](crate::LoadOptions) asks for it.
+    /// looked at, pictures that are drawn), and in steps if that is wanted.
+    /// [`LoadOptions`](crate::LoadOptions) asks for it.
     pub products: Products,
     /// What the matrices of the decoder and of both heads are rounded to on the CPU, if they are;
     /// the heads stay at 8 bits. [`LoadOptions`](crate::LoadOptions) asks for it.
