@@ -44,7 +44,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// With --dtype bf16: round what weights are multiplied with in every step, too, as PyTorch does
-    /// in bf16; many pictures at a time take a quarter less time (AVX-512 BF16).
+    /// in bf16; many pictures at a time take two fifths less time (AVX-512 BF16).
     #[arg(long)]
     pub rounded_steps: bool,
     /// What a picture that is drawn again was drawn with, whatever is the default.

@@ -3,7 +3,7 @@
 //! A decoding step reads every weight once and multiplies it with one row per sequence, so it
 //! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
 //! row is widened in registers and met with all rows of `x` ([`super::strips`] for bf16 where the
-//! processor has them, [`super::rows`] otherwise). Many rows (prefill, pictures): [`super::tiles`]
+//! processor has them, [`super::steps`] where they may be rounded, [`super::rows`] otherwise). Many rows (prefill, pictures): [`super::tiles`]
 //! take bf16 as it is; elsewhere a block of weight rows is widened to f32 in cache, then `gemm`
 //! does the arithmetic. In every case, blocks of output columns run in parallel.
 
@@ -14,6 +14,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::rows::{self, Widen};
+use super::steps::{self, Pairs};
 use super::strips::Split;
 use super::tiles::{self, Lines, Sink, Way};
 use crate::ops::products::{Products, products};
@@ -57,23 +58,40 @@ struct Size {
     output: usize,
 }
 
-/// Few rows of `x`, where the processor has [`strips`](super::strips) for them.
+/// Few rows of `x`, where the processor has [`strips`](super::strips) for them, or
+/// [`steps`](super::steps) if they may be rounded.
 fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
-    let x = Split::new(x, [size.rows, size.input], products() == Products::Bf16Steps)?;
+    let shape = [size.rows, size.input];
+    if products() == Products::Bf16Steps
+        && let Some(x) = Pairs::new(x, shape)
+    {
+        return Some(blocks(weight, size, steps::BLOCK, |weight, to| x.meet(weight, to)));
+    }
+    let x = Split::new(x, shape)?;
+    Some(blocks(weight, size, BLOCK, |weight, to| x.meet(weight, to)))
+}
+
+/// Sums of activation and weight rows, as `meet` tells them, of so many weight rows at a time.
+fn blocks(
+    weight: &[bf16],
+    size: Size,
+    block: usize,
+    meet: impl Fn(&[bf16], &mut dyn FnMut(usize, usize, f32)) + Sync,
+) -> Vec<f32> {
     let mut y = vec![0.0; size.rows * size.output];
     if size.input == 0 || y.is_empty() {
-        return Some(y);
+        return y;
     }
     let shared = Shared::new(&mut y);
-    weight.par_chunks(BLOCK * size.input).enumerate().for_each(|(block, weight)| {
-        let first = block * BLOCK;
+    weight.par_chunks(block * size.input).enumerate().for_each(|(index, weight)| {
+        let first = index * block;
         // SAFETY: row < rows and first + weight < output, so the place is inside `y`; no other
         // piece owns this column.
-        x.meet(weight, |row, weight, sum| unsafe {
+        meet(weight, &mut |row, weight, sum| unsafe {
             *shared.at(row * size.output + first + weight) = sum;
         });
     });
-    Some(y)
+    y
 }
 
 /// Many rows of `x`, where the processor has [`tiles`] for them.

@@ -11,6 +11,7 @@ mod norm;
 mod pointwise;
 mod rows;
 mod share;
+mod steps;
 mod strips;
 mod tiles;
 

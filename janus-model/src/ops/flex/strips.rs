@@ -1,12 +1,11 @@
 //! A few rows of activations against strips of bf16 weights, on processors with AVX-512: exact
-//! products at the speed of reading, or rounded ones where arithmetic is what takes the time.
+//! products at the speed of reading.
 //!
 //! Four weight rows at a time meet up to four rows of activations, so that every activation in a
 //! register is used four times; 32 weights become the even ones and the odd ones of a strip with
 //! one shift and one mask, and activations are laid out to match. While a strip is used, the next
 //! one is fetched: a row of 2048 weights is a page, and processors do not fetch across pages by
-//! themselves. Activations that may be rounded meet weights as they lie, in pairs, which takes a
-//! quarter of the instructions. 2 bytes per weight, and 2·rows FLOP.
+//! themselves. 2 bytes per weight, and 2·rows FLOP.
 
 use half::bf16;
 
@@ -15,37 +14,24 @@ const CHUNK: usize = 32;
 
 /// Activations laid out for strips, zeros beyond the end.
 pub struct Split {
-    values: Values,
+    /// Of every 32, the even ones before the odd ones.
+    values: Vec<f32>,
     rows: usize,
     input: usize,
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-enum Values {
-    /// Of every 32, the even ones before the odd ones.
-    Exact(Vec<f32>),
-    /// As they come.
-    Rounded(Vec<bf16>),
-}
-
 impl Split {
-    /// `[rows, input]`, rounded to bf16 if that is wanted and the processor multiplies such; nothing
-    /// where the processor has no strips.
-    pub fn new(x: &[f32], [rows, input]: [usize; 2], rounded: bool) -> Option<Self> {
+    /// `[rows, input]`; nothing where the processor has no strips.
+    pub fn new(x: &[f32], [rows, input]: [usize; 2]) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
         {
             assert_eq!(x.len(), rows * input, "strips: lengths differ");
-            let values = match rounded && is_x86_feature_detected!("avx512bf16") {
-                // SAFETY: the features were just detected.
-                true => Values::Rounded(unsafe { x86::narrow(x, input) }),
-                false => Values::Exact(halves(x, input)),
-            };
-            return Some(Self { values, rows, input });
+            return Some(Self { values: halves(x, input), rows, input });
         }
-        let _ = (x, rows, input, rounded);
+        let _ = (x, rows, input);
         None
     }
 
@@ -92,7 +78,7 @@ mod x86 {
 
     use half::bf16;
 
-    use super::{CHUNK, Split, Values};
+    use super::{CHUNK, Split};
 
     /// Weight rows that are met together.
     const STRIP: usize = 4;
@@ -107,43 +93,12 @@ mod x86 {
     ) {
         let at = |weight| Place { first, weight, input: x.input };
         let whole = count - count % STRIP;
-        // SAFETY: so many rows of weights follow, and X rows of activations, which are in bf16 only
-        // where the processor multiplies such.
+        // SAFETY: so many rows of weights follow, and X rows of activations.
         unsafe {
-            match &x.values {
-                Values::Exact(x) => {
-                    let strips = (0..whole).step_by(STRIP);
-                    strips.for_each(|weight| strip::<STRIP, X>(x, weights, at(weight), to));
-                    (whole..count).for_each(|weight| strip::<1, X>(x, weights, at(weight), to));
-                }
-                Values::Rounded(x) => {
-                    let strips = (0..whole).step_by(STRIP);
-                    strips.for_each(|weight| pairs::<STRIP, X>(x, weights, at(weight), to));
-                    (whole..count).for_each(|weight| pairs::<1, X>(x, weights, at(weight), to));
-                }
-            }
+            let strips = (0..whole).step_by(STRIP);
+            strips.for_each(|weight| strip::<STRIP, X>(&x.values, weights, at(weight), to));
+            (whole..count).for_each(|weight| strip::<1, X>(&x.values, weights, at(weight), to));
         }
-    }
-
-    /// Rows in bf16, to the nearest, ties to even.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub fn narrow(x: &[f32], input: usize) -> Vec<bf16> {
-        let padded = input.next_multiple_of(CHUNK);
-        let mut values = vec![bf16::ZERO; x.len() / input.max(1) * padded];
-        let rows = values.chunks_exact_mut(padded.max(1)).zip(x.chunks_exact(input.max(1)));
-        let chunks = rows.flat_map(|(to, row)| to.chunks_exact_mut(CHUNK).zip(row.chunks(CHUNK)));
-        for (to, row) in chunks {
-            let mask = |left: usize| ((1u32 << left.min(16)) - 1) as __mmask16;
-            let [low, high] = [mask(row.len()), mask(row.len().saturating_sub(16))];
-            // SAFETY: the masks end with the row; there is room for 32 numbers.
-            unsafe {
-                let low = _mm512_maskz_loadu_ps(low, row.as_ptr());
-                let high = _mm512_maskz_loadu_ps(high, row.as_ptr().wrapping_add(16));
-                let both = _mm512_cvtne2ps_pbh(high, low);
-                to.as_mut_ptr().cast::<__m512bh>().write_unaligned(both);
-            }
-        }
-        values
     }
 
     /// Where a strip begins: with which rows, of what width.
@@ -196,46 +151,6 @@ mod x86 {
             }
         }
     }
-
-    /// As [`strip`], of activations in bf16.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn pairs<const R: usize, const X: usize>(
-        x: &[bf16],
-        weights: &[bf16],
-        Place { first, weight, input }: Place,
-        to: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let padded = input.next_multiple_of(CHUNK);
-        let (x, w) = (x[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
-        let mut sums = [[_mm512_setzero_ps(); X]; R];
-        for k in (0..input).step_by(CHUNK) {
-            let left = input - k;
-            let held = if left >= CHUNK { u32::MAX } else { (1 << left) - 1 };
-            // SAFETY: as above.
-            unsafe {
-                let x: [__m512bh; X] = std::array::from_fn(|row| {
-                    x.add(row * padded + k).cast::<__m512bh>().read_unaligned()
-                });
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let w = w.wrapping_add(r * input + k);
-                    _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(R * input).cast());
-                    let bits = match held {
-                        u32::MAX => _mm512_loadu_si512(w.cast()),
-                        held => _mm512_maskz_loadu_epi16(held, w.cast()),
-                    };
-                    let w = std::mem::transmute::<__m512i, __m512bh>(bits);
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = _mm512_dpbf16_ps(*sum, w, x);
-                    }
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (row, sum) in sums.iter().enumerate() {
-                to(row, weight + r, _mm512_reduce_add_ps(*sum));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -252,23 +167,16 @@ mod tests {
                 let weights: Vec<_> =
                     (0..count * input).map(|i| bf16::from_f32(number(i))).collect();
                 let x: Vec<f32> = (0..rows * input).map(|i| (i as f32 * 0.11).cos()).collect();
-                for rounded in [false, true] {
-                    let Some(split) = Split::new(&x, [rows, input], rounded) else { return };
-                    // Where the processor has no pairs, nothing is rounded.
-                    let of = |x: f32| match split.values {
-                        Values::Exact(_) => f64::from(x),
-                        Values::Rounded(_) => bf16::from_f32(x).to_f64(),
-                    };
-                    split.meet(&weights, |row, weight, sum| {
-                        let weights = &weights[weight * input..][..input];
-                        let terms = weights.iter().zip(&x[row * input..]);
-                        let exact: f64 = terms.map(|(w, x)| w.to_f64() * of(*x)).sum();
-                        assert!((f64::from(sum) - exact).abs() < 2e-5, "{input} {row} {weight}");
-                        met += 1;
-                    });
-                }
+                let Some(split) = Split::new(&x, [rows, input]) else { return };
+                split.meet(&weights, |row, weight, sum| {
+                    let weights = &weights[weight * input..][..input];
+                    let terms = weights.iter().zip(&x[row * input..]);
+                    let exact: f64 = terms.map(|(w, x)| w.to_f64() * f64::from(*x)).sum();
+                    assert!((f64::from(sum) - exact).abs() < 2e-5, "{input} {row} {weight}");
+                    met += 1;
+                });
             }
         }
-        assert_eq!(met, 2 * 7 * (1 + 6 + 12 + 20 + 40 + 54 + 91 + 512));
+        assert_eq!(met, 7 * (1 + 6 + 12 + 20 + 40 + 54 + 91 + 512));
     }
 }

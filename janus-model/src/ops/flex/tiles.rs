@@ -107,6 +107,32 @@ pub unsafe fn multiply(y: Sink, a: Lines, b: Lines, way: Way) -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub use x86::turned;
+
+/// `[rows, input]` in one panel of pairs of bf16: `[input / 2, wide]`, for [`super::steps`]; zeros
+/// behind it, up to a multiple of 16 pairs.
+///
+/// # Panics
+/// Unless the panel has 8, 16 or 32 lanes, and rows enough for them.
+#[cfg(target_arch = "x86_64")]
+pub fn pairs(x: &[f32], [rows, input]: [usize; 2], wide: usize) -> Vec<u32> {
+    assert!(available() && rows <= wide, "pairs: {rows} rows in {wide}");
+    let lines = Lines::wide(x, [rows, input], [input, 1]);
+    let mut panel = vec![0; input.div_ceil(2).next_multiple_of(16) * wide];
+    let to = panel.as_mut_ptr();
+    // SAFETY: the processor can, and the panel has room for so many lanes of every step.
+    unsafe {
+        match wide {
+            8 => x86::pack::<true, 8>(lines, 0, to),
+            16 => x86::pack::<true, 16>(lines, 0, to),
+            32 => x86::pack::<true, 32>(lines, 0, to),
+            _ => panic!("pairs: {wide} lanes"),
+        }
+    }
+    panel
+}
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
     use std::cell::RefCell;
@@ -227,7 +253,7 @@ mod x86 {
 
     /// `R` lines from `first` on, side by side: `[steps, R]`, zeros beyond the end.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn pack<const HALF: bool, const R: usize>(from: Lines, first: usize, to: *mut u32) {
+    pub unsafe fn pack<const HALF: bool, const R: usize>(from: Lines, first: usize, to: *mut u32) {
         for group in (0..R).step_by(16) {
             let held = from.count.saturating_sub(first + group).min(16);
             let part = Part { from, first: first + group, held, stored: mask((R - group).min(16)) };
@@ -398,7 +424,7 @@ mod x86 {
 
     /// Rows and columns exchanged.
     #[target_feature(enable = "avx512f")]
-    fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
+    pub fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
         let mut twos = rows;
         for i in (0..16).step_by(2) {
             twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
