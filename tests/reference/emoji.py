@@ -48,10 +48,10 @@ def samples(name: str, file: str) -> list[dict]:
 
 
 def chosen(package: tarfile.TarFile, pictures: str, categories: list[str]) -> list[tuple[str, str]]:
-    """Names and file names, in an order that mixes the categories."""
+    """Names and file names of categories, or of parts of them, in an order that mixes these."""
     found = {}
     for emoji in json.loads(member(package, "emoji.json", 64 << 20)):
-        if emoji["category"] in categories and emoji[f"has_img_{pictures}"]:
+        if {emoji["category"], emoji["subcategory"]} & set(categories) and emoji[f"has_img_{pictures}"]:
             found.setdefault(emoji["name"].lower(), emoji["image"])
     return sorted(found.items(), key=lambda item: digest(item[0]))
 
@@ -60,7 +60,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path, help="as `npm pack` writes it")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--category", action="append", help=f"may be repeated [default: {', '.join(CATEGORIES)}]")
+    parser.add_argument("--category", action="append", help=f"or subcategory, such as food-fruit; may be repeated [default: {', '.join(CATEGORIES)}]")
     parser.add_argument("--background", default="white")
     args = parser.parse_args()
     pictures = "twitter" if "twitter" in args.package.name else "google"
