@@ -81,10 +81,12 @@ fn few_rows_are_rounded_in_rounded_steps() {
         let worst = share(&found, &expected);
         println!("measured {rows}: {worst:.1e}");
         assert!(worst < LIMIT, "{rows}: {worst:.1e}");
-        // A row is what it is alone.
-        let row = x.slice_dim(0, 0..1);
-        let alone = with_products(Products::Bf16Steps, || ops::linear(row, weight));
-        assert_eq!(values(alone), found[..45], "{rows}");
+        if values(rounded(x.clone(), true)) != values(x.clone()) {
+            // A row is what it is alone.
+            let row = x.slice_dim(0, 0..1);
+            let alone = with_products(Products::Bf16Steps, || ops::linear(row, weight));
+            assert_eq!(values(alone), found[..45], "{rows}");
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! A decoding step reads every weight once and multiplies it with one row per sequence, so it
 //! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
 //! row is widened in registers and met with all rows of `x` ([`super::strips`] for bf16 where the
-//! processor has them, [`super::steps`] where they may be rounded, [`super::rows`] otherwise). Many rows (prefill, pictures): [`super::tiles`]
-//! take bf16 as it is; elsewhere a block of weight rows is widened to f32 in cache, then `gemm`
-//! does the arithmetic. In every case, blocks of output columns run in parallel.
+//! processor has them, [`super::steps`] where they may be rounded, [`super::rows`] otherwise). Many
+//! rows (prefill, pictures): [`super::tiles`] take bf16 as it is; elsewhere a block of weight rows
+//! is widened to f32 in cache, then `gemm` does the arithmetic. In every case, blocks of output
+//! columns run in parallel.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
