@@ -89,8 +89,11 @@ unsafe fn panels<const PANELS: usize, const ROWS: usize, const BITS: usize>(
             let at = lines.as_ptr().wrapping_add(number * panel + block);
             // SAFETY: as asserted: so many blocks of lines, and groups of every row.
             unsafe {
-                let mut whole: [__m512i; ROWS] =
-                    std::array::from_fn(|row| _mm512_set1_epi32(*starts.add(row * groups + group)));
+                // Loops, not closures: those are not always compiled into the loop they stand in.
+                let mut whole = [_mm512_setzero_si512(); ROWS];
+                for (row, whole) in whole.iter_mut().enumerate() {
+                    *whole = _mm512_set1_epi32(*starts.add(row * groups + group));
+                }
                 if half == 0 {
                     ask::<PANELS>(at.wrapping_add(AHEAD + jump));
                 }

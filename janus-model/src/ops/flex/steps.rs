@@ -104,15 +104,17 @@ mod x86 {
                     unsafe { _mm512_storeu_si512(line.as_mut_ptr().cast(), rows.piece(row, k)) };
                 }
                 for step in 0..STEPS {
-                    // SAFETY: the panel has V registers for every step of every piece.
-                    let x: [_; V] = std::array::from_fn(|v| unsafe {
+                    // Loops, not closures: those are not always compiled into the loop they stand in.
+                    let mut pairs = [_mm512_setzero_si512(); V];
+                    for (v, pairs) in pairs.iter_mut().enumerate() {
                         let at = ((k / 2 + step) * V + v) * 16;
-                        _mm512_loadu_si512(x.panel.as_ptr().add(at).cast())
-                    });
+                        // SAFETY: the panel has V registers for every step of every piece.
+                        *pairs = unsafe { _mm512_loadu_si512(x.panel.as_ptr().add(at).cast()) };
+                    }
                     for (sums, line) in sums.iter_mut().zip(&lines.0) {
                         let w = _mm512_set1_epi32(line[step]);
-                        for (sum, x) in sums.iter_mut().zip(x) {
-                            *sum = multiply_add(*sum, w, x);
+                        for v in 0..V {
+                            sums[v] = multiply_add(sums[v], w, pairs[v]);
                         }
                     }
                 }
@@ -192,9 +194,11 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     #[inline]
     fn multiply_add(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
-        // SAFETY: any bits are pairs of bf16.
-        let [w, x] = [w, x].map(|bits| unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) });
-        _mm512_dpbf16_ps(sum, w, x)
+        let pairs = |bits| {
+            // SAFETY: any bits are pairs of bf16.
+            unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+        };
+        _mm512_dpbf16_ps(sum, pairs(w), pairs(x))
     }
 
     #[inline]

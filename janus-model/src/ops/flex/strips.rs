@@ -124,12 +124,17 @@ mod x86 {
         for k in (0..input).step_by(CHUNK) {
             let left = input - k;
             let held = if left >= CHUNK { u32::MAX } else { (1 << left) - 1 };
+            // Loops, not closures: those are not always compiled into the loop they stand in.
             // SAFETY: activations are padded; the mask ends with the row of weights, and what is
             // fetched ahead may be anything.
             unsafe {
-                let x: [[__m512; 2]; X] = std::array::from_fn(|row| {
-                    [0, 16].map(|half| _mm512_loadu_ps(x.add(row * padded + k + half)))
-                });
+                let mut even_x = [_mm512_setzero_ps(); X];
+                let mut odd_x = [_mm512_setzero_ps(); X];
+                for row in 0..X {
+                    let x = x.add(row * padded + k);
+                    even_x[row] = _mm512_loadu_ps(x);
+                    odd_x[row] = _mm512_loadu_ps(x.add(CHUNK / 2));
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let w = w.wrapping_add(r * input + k);
                     _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(R * input).cast());
@@ -139,8 +144,9 @@ mod x86 {
                     };
                     let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
                     let odd = _mm512_castsi512_ps(_mm512_and_si512(bits, odd_bits));
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = _mm512_fmadd_ps(odd, x[1], _mm512_fmadd_ps(even, x[0], *sum));
+                    for row in 0..X {
+                        sums[row] = _mm512_fmadd_ps(even, even_x[row], sums[row]);
+                        sums[row] = _mm512_fmadd_ps(odd, odd_x[row], sums[row]);
                     }
                 }
             }
