@@ -3,7 +3,8 @@
 //! Burn's attention wants keys and values of exactly the tokens held, so a cache with room to spare
 //! would be copied whole at every step: at 600 tokens of the 1B model and two rows that is 470 MB.
 //! Here each head reads its rows of the cache once: 2·total·d numbers of 4 or 2 bytes against
-//! 4·T·total·d FLOP. Everything is computed in f32. Heads run in parallel.
+//! 4·T·total·d FLOP. Everything is computed in f32. Heads run in parallel. A cache of bf16 is read in
+//! [pairs](super::attention_pairs).
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -11,6 +12,7 @@ use burn::tensor::{DType, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::attention_pairs::{self, Held};
 use super::rows::{Widen, tile};
 use crate::ops::simd::{ask, exp, largest, multiply_add};
 
@@ -21,13 +23,12 @@ const AHEAD: usize = 2048;
 
 /// Sizes of one call.
 #[derive(Clone, Copy)]
-struct Size {
-    heads: usize,
-    group: usize,
-    tokens: usize,
-    capacity: usize,
-    total: usize,
-    width: usize,
+pub struct Size {
+    /// Tokens held, and how many of them are new.
+    pub total: usize,
+    pub tokens: usize,
+    /// Of a head.
+    pub width: usize,
 }
 
 /// `[B, H, T, d]` in f32 over the first `total` of `[B, H_kv, capacity, d]` in f32 or bf16; nothing
@@ -40,35 +41,69 @@ pub fn attention_cached(
 ) -> Option<FloatTensor<Flex>> {
     let plain =
         |cache: &FloatTensor<Flex>| cache.is_contiguous() && cache.layout().start_offset() == 0;
-    let formats = (q.dtype(), keys.dtype(), values.dtype());
-    match formats {
-        _ if !plain(keys) || !plain(values) => None,
-        (DType::F32, DType::F32, DType::F32) => Some(attend::<f32>(q, keys, values, total)),
-        (DType::F32, DType::BF16, DType::BF16) => Some(attend::<bf16>(q, keys, values, total)),
+    if q.dtype() != DType::F32 || !plain(keys) || !plain(values) {
+        return None;
+    }
+    let (q, cache) = (q.to_contiguous(), keys.layout().shape().dims::<4>());
+    match (keys.dtype(), values.dtype()) {
+        (DType::F32, DType::F32) => {
+            Some(attend_plain(&q, keys.storage::<f32>(), values.storage::<f32>(), cache, total))
+        }
+        (DType::BF16, DType::BF16) => {
+            Some(attend_narrow(&q, keys.storage::<bf16>(), values.storage::<bf16>(), cache, total))
+        }
         _ => None,
     }
 }
 
-fn attend<W: Widen + burn::tensor::Element>(
+/// In pairs, where the processor can.
+fn attend_narrow(
     q: &FloatTensor<Flex>,
-    keys: &FloatTensor<Flex>,
-    values: &FloatTensor<Flex>,
+    keys: &[bf16],
+    values: &[bf16],
+    cache: [usize; 4],
     total: usize,
 ) -> FloatTensor<Flex> {
-    let q = q.to_contiguous();
-    let (shape, cache) = (q.layout().shape().clone(), keys.layout().shape());
-    let [batch, heads, tokens, width] = [0, 1, 2, 3].map(|at| shape[at]);
-    let (kv_heads, capacity) = (cache[1], cache[2]);
-    assert!(tokens <= total && total <= capacity, "attention: the cache is shorter than asked");
-    let size = Size { heads, group: heads / kv_heads, tokens, capacity, total, width };
-    let (q, keys, values) = (super::numbers(&q), keys.storage::<W>(), values.storage::<W>());
-    let mut y = vec![0.0; batch * heads * tokens * width];
-    y.par_chunks_mut(tokens * width).enumerate().for_each(|(at, y)| {
-        let (row, head) = (at / size.heads, at % size.heads);
-        let first = (row * kv_heads + head / size.group) * size.capacity * size.width;
+    attend(q, cache, total, |q, first, next, y, size, weights| {
         let held = first..first + size.total * size.width;
-        let q = &q[at * tokens * width..][..tokens * width];
+        let (keys, values) = (&keys[held.clone()], &values[held]);
+        let pairs = Held { keys, values, next: keys.as_ptr().wrapping_add(next - first) };
+        if !attention_pairs::one_head(q, pairs, y, size, weights) {
+            one_head(q, keys, values, y, size);
+        }
+    })
+}
+
+fn attend_plain<W: Widen>(
+    q: &FloatTensor<Flex>,
+    keys: &[W],
+    values: &[W],
+    cache: [usize; 4],
+    total: usize,
+) -> FloatTensor<Flex> {
+    attend(q, cache, total, |q, first, _, y, size, _| {
+        let held = first..first + size.total * size.width;
         one_head(q, &keys[held.clone()], &values[held], y, size);
+    })
+}
+
+/// `head` is called for every head of every row with its queries, the places in the cache of its
+/// first number and of the next head's, and its part of the result.
+fn attend(
+    q: &FloatTensor<Flex>,
+    [_, kv_heads, capacity, _]: [usize; 4],
+    total: usize,
+    head: impl Fn(&[f32], usize, usize, &mut [f32], Size, &mut Vec<f32>) + Sync,
+) -> FloatTensor<Flex> {
+    let [batch, heads, tokens, width] = q.layout().shape().dims::<4>();
+    assert!(tokens <= total && total <= capacity, "attention: the cache is shorter than asked");
+    let (size, group) = (Size { total, tokens, width }, heads / kv_heads);
+    let first = |at: usize| (at / heads * kv_heads + at % heads / group) * capacity * width;
+    let q = super::numbers(q);
+    let mut y = vec![0.0; q.len()];
+    let parts = y.par_chunks_mut(tokens * width).zip(q.par_chunks(tokens * width)).enumerate();
+    parts.for_each_init(Vec::new, |weights, (at, (y, q))| {
+        head(q, first(at), first(at + 1), y, size, weights);
     });
     FloatTensor::<Flex>::from_data(TensorData::new(y, [batch, heads, tokens, width]))
 }

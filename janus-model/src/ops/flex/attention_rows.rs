@@ -306,7 +306,7 @@ fn first_in_row(numbers: &[i64]) -> Option<Vec<usize>> {
 
 widest! {
     /// `eˣ / Σ eˣ`, of x below its largest.
-    fn softmax(line: &mut [f32]) {
+    pub fn softmax(line: &mut [f32]) {
         let most = largest(line);
         line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
         let line_now: &[f32] = line;

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod attention;
+mod attention_pairs;
 mod attention_rows;
 mod conv;
 mod group_norm;
