@@ -1,5 +1,7 @@
 //! Results that several threads fill.
 
+use std::mem::MaybeUninit;
+
 /// A buffer while parallel pieces fill it, each its own elements.
 #[derive(Clone, Copy)]
 pub struct Shared(*mut f32);
@@ -13,6 +15,11 @@ impl Shared {
     /// Of a buffer that outlives all pieces.
     pub fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
+    }
+
+    /// Of one that holds nothing yet, and is not read before it does.
+    pub fn empty(values: &mut [MaybeUninit<f32>]) -> Self {
+        Self(values.as_mut_ptr().cast())
     }
 
     /// Where element `index` lies.

@@ -1,4 +1,5 @@
-//! Convolutions forward and back as matrix products; see [`crate::ops::conv2d`].
+//! Convolutions forward and back as matrix products; see [`crate::ops::conv2d`]. Forward with stride 1,
+//! [`conv_tiles`] do it where the processor can.
 //!
 //! A few rows of the result at a time: what each of their places sees is laid out as a column,
 //! `[C_in·k·k, places]`, small enough to stay in the cache, and met with the weight
@@ -12,9 +13,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
-use super::numbers;
 use super::share::{Matrix, product};
 use super::tiles::Sink;
+use super::{conv_tiles, numbers};
 use crate::ops::Convolution;
 use crate::ops::products::{Products, products};
 use crate::ops::shared::Shared;
@@ -25,13 +26,13 @@ const COLUMNS: usize = 1 << 19;
 const PARTS: usize = 8;
 
 #[derive(Clone, Copy)]
-struct Size {
-    count: usize,
-    input: [usize; 3],  // C_in, H, W
-    output: [usize; 3], // C_out, H', W'
-    kernel: [usize; 2],
-    rule: Convolution,
-    products: Products,
+pub struct Size {
+    pub count: usize,
+    pub input: [usize; 3],  // C_in, H, W
+    pub output: [usize; 3], // C_out, H', W'
+    pub kernel: [usize; 2],
+    pub rule: Convolution,
+    pub products: Products,
 }
 
 impl Size {
@@ -46,7 +47,7 @@ impl Size {
     }
 
     /// Length of a column.
-    fn column(&self) -> usize {
+    pub fn column(&self) -> usize {
         self.input[0] * self.kernel[0] * self.kernel[1]
     }
 
@@ -61,11 +62,11 @@ impl Size {
         (COLUMNS / (self.column() * width).max(1)).clamp(1, height.max(1))
     }
 
-    fn picture(&self) -> usize {
+    pub fn picture(&self) -> usize {
         self.input.iter().product()
     }
 
-    fn result(&self) -> usize {
+    pub fn result(&self) -> usize {
         self.output.iter().product()
     }
 
@@ -87,6 +88,13 @@ pub fn forward(
     let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
     let size = Size::new(&x, &weight, rule);
     let (x, weight, bias) = (numbers(&x), numbers(&weight), numbers(&bias));
+    let y = conv_tiles::forward(x, weight, bias, size);
+    let y = y.unwrap_or_else(|| forward_in_columns(x, weight, bias, size));
+    let [channels, height, width] = size.output;
+    FloatTensor::<Flex>::from_data(TensorData::new(y, [size.count, channels, height, width]))
+}
+
+fn forward_in_columns(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Vec<f32> {
     let ([channels, height, width], rows) = (size.output, size.rows());
     let mut y = vec![0.0; size.count * size.result()];
     let shared = Shared::new(&mut y);
@@ -108,7 +116,7 @@ pub fn forward(
         // SAFETY: as above, for all channels.
         unsafe { size.product(y, height * width, true, weight, columns) };
     });
-    FloatTensor::<Flex>::from_data(TensorData::new(y, [size.count, channels, height, width]))
+    y
 }
 
 /// Gradients by `x`, the weight and the bias.

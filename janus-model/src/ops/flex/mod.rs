@@ -5,6 +5,7 @@ mod attention;
 mod attention_pairs;
 mod attention_rows;
 mod conv;
+mod conv_tiles;
 mod group_norm;
 mod linear;
 mod loss;

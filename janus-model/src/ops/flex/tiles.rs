@@ -9,6 +9,11 @@
 
 use half::bf16;
 
+/// Rows of a tile: with two registers each, 24 of 32 registers hold sums.
+pub const TALL: usize = 12;
+/// Columns of a tile: two registers.
+pub const WIDE: usize = 32;
+
 /// Numbers somewhere in memory, as lines along which products are summed: rows of the left factor,
 /// columns of the right one.
 #[derive(Clone, Copy)]
@@ -132,6 +137,85 @@ pub fn pairs(x: &[f32], [rows, input]: [usize; 2], wide: usize) -> Vec<u32> {
     panel
 }
 
+/// The left factor packed once, `[count, inner]`: panels of [`TALL`] lines, of which `line` gives one.
+///
+/// # Panics
+/// Where the processor cannot.
+pub fn panels(
+    [count, inner]: [usize; 2],
+    half: bool,
+    line: impl Fn(usize, &mut [f32]) + Sync,
+) -> Vec<u32> {
+    assert!(available(), "panels: the processor lacks what they take");
+    let each = inner.div_ceil(if half { 2 } else { 1 }) * TALL;
+    let mut panels = vec![0; count.div_ceil(TALL) * each];
+    #[cfg(target_arch = "x86_64")]
+    if inner > 0 {
+        use rayon::prelude::*;
+        let pieces = panels.par_chunks_exact_mut(each).enumerate();
+        pieces.for_each_init(Vec::new, |room, (panel, to)| {
+            let first = panel * TALL;
+            let held = TALL.min(count - first);
+            room.resize(held * inner, 0.0f32);
+            (first..).zip(room.chunks_exact_mut(inner)).for_each(|(index, to)| line(index, to));
+            let lines = Lines::wide(room, [held, inner], [inner, 1]);
+            // SAFETY: the processor can, and a panel has room for its lines.
+            unsafe {
+                match half {
+                    true => x86::pack::<true, TALL>(lines, 0, to.as_mut_ptr()),
+                    false => x86::pack::<false, TALL>(lines, 0, to.as_mut_ptr()),
+                }
+            }
+        });
+    }
+    let _ = line;
+    panels
+}
+
+/// Up to [`TALL`]×[`WIDE`] numbers of a product: a panel of [`panels`], and a right factor of which
+/// [`WIDE`] numbers of every step lie side by side, as far from its beginning as `steps` says.
+///
+/// # Safety
+/// `y` must be valid for so many rows and columns, and nobody else may use these numbers meanwhile.
+/// The panel must have all steps, and the right factor [`WIDE`] numbers at each of them.
+pub unsafe fn meet(
+    y: Sink,
+    size: [usize; 2],
+    panel: &[u32],
+    right: &[u32],
+    steps: &[usize],
+    half: bool,
+) {
+    debug_assert!(panel.len() >= steps.len() * TALL);
+    debug_assert!(steps.iter().all(|at| at + WIDE <= right.len()));
+    assert!(available(), "tiles: the processor lacks what they take");
+    let _ = (y, size, half);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the same contract; the processor can.
+    unsafe {
+        let (panel, right) = (panel.as_ptr(), right.as_ptr());
+        let at = |step: usize| *steps.get_unchecked(step);
+        match half {
+            true => x86::tile::<true>(y, size, panel, right, at, steps.len()),
+            false => x86::tile::<false>(y, size, panel, right, at, steps.len()),
+        }
+    }
+}
+
+/// Numbers of two lines rounded to bf16, one of each in four bytes; zeros where there is no second.
+///
+/// # Panics
+/// Where the processor cannot, and where a line is shorter than the result.
+pub fn pair_up(first: &[f32], second: Option<&[f32]>, to: &mut [u32]) {
+    assert!(available() && first.len() >= to.len(), "pairs: the first line is too short");
+    assert!(second.is_none_or(|second| second.len() >= to.len()), "pairs: too short");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the processor can; lines are as long as the result.
+    unsafe {
+        x86::pair_up(first.as_ptr(), second.map(<[f32]>::as_ptr), to);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -139,12 +223,8 @@ mod x86 {
 
     use rayon::prelude::*;
 
-    use super::{Lines, Numbers, Sink};
+    use super::{Lines, Numbers, Sink, TALL, WIDE};
 
-    /// Rows of a tile: with two registers each, 24 of 32 registers hold sums.
-    const TALL: usize = 12;
-    /// Columns of a tile: two registers.
-    const WIDE: usize = 32;
     /// Columns per parallel piece, at most: packed, they stay in the second cache.
     const BLOCK: usize = 64;
 
@@ -244,7 +324,8 @@ mod x86 {
                     // SAFETY: the tile lies in the result; both panels are packed.
                     unsafe {
                         let left = left.0.wrapping_add(row * steps);
-                        tile::<HALF>(Sink { at, ..y }, size, left, right(group), steps);
+                        let along = |step| step * WIDE;
+                        tile::<HALF>(Sink { at, ..y }, size, left, right(group), along, steps);
                     }
                 }
             }
@@ -422,6 +503,26 @@ mod x86 {
         _mm512_permutexvar_epi16(order, numbers)
     }
 
+    /// As [`super::pair_up`].
+    ///
+    /// # Safety
+    /// The lines must be as long as the result.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub unsafe fn pair_up(first: *const f32, second: Option<*const f32>, to: &mut [u32]) {
+        for (at, to) in (0..).step_by(16).zip(to.chunks_mut(16)) {
+            let held = mask(to.len());
+            // SAFETY: the mask ends with the result.
+            unsafe {
+                let low = _mm512_maskz_loadu_ps(held, first.add(at));
+                let high = match second {
+                    Some(second) => _mm512_maskz_loadu_ps(held, second.add(at)),
+                    None => _mm512_setzero_ps(),
+                };
+                _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), held, paired(narrow(low, high)));
+            }
+        }
+    }
+
     /// Rows and columns exchanged.
     #[target_feature(enable = "avx512f")]
     pub fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
@@ -453,28 +554,31 @@ mod x86 {
         columns
     }
 
-    /// Up to [`TALL`]×[`WIDE`] numbers of the result.
+    /// Up to [`TALL`]×[`WIDE`] numbers of the result. `along` says where in the right factor a step is.
     ///
     /// # Safety
     /// The panels hold so many steps; the result has so many rows and columns.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn tile<const HALF: bool>(
+    pub unsafe fn tile<const HALF: bool>(
         y: Sink,
         [rows, columns]: [usize; 2],
         left: *const u32,
         right: *const u32,
+        along: impl Fn(usize) -> usize,
         steps: usize,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; TALL];
         for step in 0..steps {
             // SAFETY: the panels are as long as this.
             unsafe {
-                let b = [0, 16].map(|at| _mm512_loadu_si512(right.add(step * WIDE + at).cast()));
+                // No closures: those are not always compiled into the loop they stand in.
+                let right = right.add(along(step));
+                let first = _mm512_loadu_si512(right.cast());
+                let second = _mm512_loadu_si512(right.add(16).cast());
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let a = _mm512_set1_epi32((*left.add(step * TALL + i)).cast_signed());
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = multiply_add::<HALF>(a, b, *sum);
-                    }
+                    sums[0] = multiply_add::<HALF>(a, first, sums[0]);
+                    sums[1] = multiply_add::<HALF>(a, second, sums[1]);
                 }
             }
         }
