@@ -1,13 +1,16 @@
 //! Rotary positions, half-split: with `x = [a, b]` cut in the middle of a head,
 //! `rotate(x) = [a·cos − b·sin, b·cos + a·sin]`, angle `p · θ^(−2j/d)` for pair `j`.
 //!
-//! This is the only statement of the convention. Burn's own `RotaryEncoding` turns neighbouring
-//! elements instead, which is another network. Angles are rounded to f32 exactly where PyTorch
-//! rounds them: at position 600 one unit in the last place of an angle is 6e-5.
+//! This is the statement of the convention; [`crate::ops::rotate`] computes it. Burn's own
+//! `RotaryEncoding` turns neighbouring elements instead, which is another network. Angles are rounded
+//! to f32 exactly where PyTorch rounds them: at position 600 one unit in the last place of an angle is
+//! 6e-5.
 //!
 //! Original: `LlamaRotaryEmbedding` of transformers; paper: <https://arxiv.org/abs/2104.09864>.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::ops;
 
 /// Where each token stands in its sequence, counted from 0.
 #[derive(Clone, Debug)]
@@ -83,14 +86,7 @@ impl RopeSlice {
     /// # Shapes
     /// `x` and output: `[B, H, T, d]`
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype = x.dtype();
-        let half = x.dims()[3] / 2;
-        let x = x.cast(self.cos.dtype());
-        let a = x.clone().slice_dim(3, 0..half); // [B, H, T, d/2]
-        let b = x.slice_dim(3, half..2 * half);
-        let first = a.clone() * self.cos.clone() - b.clone() * self.sin.clone();
-        let second = b * self.cos.clone() + a * self.sin.clone();
-        Tensor::cat(vec![first, second], 3).cast(dtype)
+        ops::rotate(x, self.cos.clone(), self.sin.clone())
     }
 }
 

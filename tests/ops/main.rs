@@ -132,6 +132,7 @@ fn worst_cached_attention(device: &Device, format: DType) -> f32 {
         [2, 4, 4, 1, 37, 128],
         [2, 6, 2, 3, 20, 12],
         [1, 4, 2, 8, 8, 33],
+        [1, 4, 2, 2, 30, 80],
         [1, 2, 2, 11, 40, 16],
         [2, 4, 2, 70, 70, 32],
     ] {
@@ -192,5 +193,27 @@ fn gelu_and_its_gradient_are_of_the_erf_form() {
         let [value, gradient] = worst;
         println!("measured {}: value {value:.1e}, gradient {gradient:.1e}", target.name);
         assert!(worst.iter().all(|off| *off < 3e-6), "{}: {worst:?}", target.name);
+    }
+}
+
+/// One pass over heads where they lie, against the tensor operations it stands for: positions of all
+/// rows and of each, sizes of a step and of a prompt.
+#[test]
+fn rotation_is_its_definition() {
+    for target in targets() {
+        for [batch, heads, tokens, width, own] in
+            [[2, 3, 1, 8, 1], [2, 3, 1, 8, 2], [1, 1, 5, 2, 1], [3, 4, 130, 36, 3]]
+        {
+            let device = &target.device;
+            let x = noise([batch, tokens, heads, width], 1, device).swap_dims(1, 2);
+            let [cos, sin] = [2, 3].map(|seed| noise([own, 1, tokens, width / 2], seed, device));
+            let a = x.clone().slice_dim(3, 0..width / 2);
+            let b = x.clone().slice_dim(3, width / 2..width);
+            let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+            let expected = Tensor::cat(vec![first, b * cos.clone() + a * sin.clone()], 3);
+            let found = ops::rotate(x, cos, sin);
+            assert_eq!(found.dims(), [batch, heads, tokens, width]);
+            assert_eq!(values(found), values(expected), "{}", target.name);
+        }
     }
 }

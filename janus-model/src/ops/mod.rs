@@ -176,6 +176,17 @@ pub trait JanusOps: Backend {
         reference::attention_rows_backward::<Self>(q, k, v, cos, sin, documents, rules, gradient)
     }
 
+    /// Heads `[B, H, T, d]` turned to their positions by `[1 or B, 1, T, d/2]`, in f32 where they are
+    /// narrower; see [`crate::rope`].
+    #[fusion(default)]
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        reference::rotate::<Self>(x, cos, sin)
+    }
+
     /// LayerNorm of `[rows, D]` where it is `centred`, RMSNorm, without the bias, where not; see [`rms_norm`] and [`layer_norm`].
     #[fusion(default)]
     fn norm(
@@ -439,6 +450,17 @@ pub fn attention_rows(
     let [q, k, v, cos, sin] = [q, k, v, cos, sin].map(Tensor::into_dispatch);
     let y = <Dispatch as JanusOps>::attention_rows(q, k, v, cos, sin, documents, rules);
     Tensor::from_dispatch(y)
+}
+
+/// Heads turned to their positions: with `x = [a, b]` cut in the middle of a head,
+/// `[a·cos − b·sin, b·cos + a·sin]`; see [`crate::rope`].
+///
+/// # Shapes
+/// - `x` and output: `[B, H, T, d]`; computed in f32 where it is narrower
+/// - `cos`, `sin`: `[1 or B, 1, T, d/2]`
+pub fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let [x, cos, sin] = [x, cos, sin].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as JanusOps>::rotate(x, cos, sin))
 }
 
 /// `x / √(mean(x²) + ε) · w` over the last axis, statistics in f32.

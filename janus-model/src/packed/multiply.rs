@@ -149,13 +149,13 @@ impl Packed {
 
     fn multiply_by(&self, x: &[f32], rows: usize, body: Body) -> Vec<f32> {
         assert_eq!(x.len(), rows * self.input, "packed weights: widths differ");
-        let mut y = vec![0.0; rows * self.output];
-        if y.is_empty() || self.input == 0 {
-            return y;
+        if rows * self.output == 0 || self.input == 0 {
+            return vec![0.0; rows * self.output];
         }
+        let mut y = Vec::<f32>::with_capacity(rows * self.output);
         let x = Rounded::new(x, rows, self.input, self.bits);
         let each = self.input.div_ceil(BLOCK) * self.bits.lines();
-        let to = Shared::new(&mut y);
+        let to = Shared::empty(y.spare_capacity_mut());
         let pieces = self.lines.par_chunks(ABREAST * each).with_min_len(2).enumerate();
         pieces.for_each(|(piece, lines)| {
             for first in (0..rows).step_by(TOGETHER) {
@@ -176,6 +176,8 @@ impl Packed {
                 }
             }
         });
+        // SAFETY: pieces have all panels, and each of them was met with all rows.
+        unsafe { y.set_len(rows * self.output) };
         y
     }
 }

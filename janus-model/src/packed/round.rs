@@ -136,24 +136,31 @@ widest! {
         sums: &mut [i32],
     ) {
         let _ = FMA;
-        for (group, x) in x.chunks(GROUP).enumerate() {
-            let mut all = [0.0f32; GROUP];
-            all[..x.len()].copy_from_slice(x);
-            // No number is larger than any, which `max` would pass over.
-            let whole = all.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
-            if whole > f32::MAX.to_bits() {
-                scales[group] = f32::NAN;
-                continue;
-            }
-            let size = f32::from_bits(whole);
-            let inverse = if size == 0.0 { 0.0 } else { 127.0 / size };
-            scales[group] = size / 127.0;
-            let mut sum = 0;
-            for (value, x) in values[group * GROUP..][..GROUP].iter_mut().zip(all) {
-                *value = (x * inverse + ROUND).to_bits() as i8;
-                sum += i32::from(*value);
-            }
-            sums[group] = sum;
+        let (groups, rest) = x.as_chunks::<GROUP>();
+        let mut last = [0.0f32; GROUP];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = if rest.is_empty() { &[][..] } else { std::slice::from_ref(&last) };
+        let to = values.as_chunks_mut::<GROUP>().0.iter_mut().zip(scales.iter_mut().zip(sums));
+        for (x, (values, (scale, sum))) in groups.iter().chain(last).zip(to) {
+            (*scale, *sum) = whole_numbers(x, values);
         }
     }
+}
+
+/// One group: its scale, and the sum of its whole numbers.
+#[inline(always)]
+fn whole_numbers(x: &[f32; GROUP], values: &mut [i8; GROUP]) -> (f32, i32) {
+    // No number is larger than any, which `max` would pass over.
+    let size = x.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+    if size > f32::MAX.to_bits() {
+        return (f32::NAN, 0);
+    }
+    let size = f32::from_bits(size);
+    let inverse = if size == 0.0 { 0.0 } else { 127.0 / size };
+    let mut sum = 0;
+    for (value, x) in values.iter_mut().zip(x) {
+        *value = (x * inverse + ROUND).to_bits() as i8;
+        sum += i32::from(*value);
+    }
+    (size / 127.0, sum)
 }

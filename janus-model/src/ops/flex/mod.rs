@@ -11,6 +11,7 @@ mod linear;
 mod loss;
 mod norm;
 mod pointwise;
+mod rotation;
 mod rows;
 mod share;
 mod steps;
@@ -105,6 +106,17 @@ impl JanusOps for Flex {
             return attention.backward(gradient).into();
         }
         reference::attention_rows_backward::<Self>(q, k, v, cos, sin, documents, rules, gradient)
+    }
+
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        match wide(&[&x, &cos, &sin]) {
+            true => rotation::rotate(x, cos, sin),
+            false => reference::rotate::<Self>(x, cos, sin),
+        }
     }
 
     fn norm(

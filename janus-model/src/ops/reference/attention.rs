@@ -119,7 +119,7 @@ fn hidden<B: Backend>(
 }
 
 /// As in `rope.rs`, in f32 where `x` is narrower.
-fn rotate<B: Backend>(
+pub fn rotate<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,

@@ -4,7 +4,7 @@ mod attention;
 mod convolution;
 mod training;
 
-pub use attention::{attention_rows, attention_rows_backward};
+pub use attention::{attention_rows, attention_rows_backward, rotate};
 pub use convolution::{conv2d, conv2d_backward, group_norm, group_norm_backward};
 pub use training::{adamw, logit_loss, norm, norm_backward, square_sums, swiglu, swiglu_backward};
 
