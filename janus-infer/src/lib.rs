@@ -13,7 +13,7 @@
 //! 3. [`editing`]: pictures to start from; [`generate`] and [`chat`]: the two loops. [`Drawing`] and [`Writing`] are their state, fresh
 //!    per request: call `step` yourself, or let [`draw`] and [`write`] do it with a callback that
 //!    can break off;
-//! 4. [`stream`]: ids to text; [`memory`]: what a request will need;
+//! 4. [`stream`]: ids to text; [`memory`], [`flop`]: what a request will need;
 //!    [`engine`]: folder and words in, pictures and text out; [`conversation`]: turns that are
 //!    read once; [`gallery`]: many pictures, each handed over when it is finished; [`preview`]:
 //!    what an unfinished one shows.
@@ -33,6 +33,7 @@ mod decoder;
 pub mod editing;
 pub mod engine;
 pub mod error;
+pub mod flop;
 pub mod gallery;
 pub mod generate;
 pub mod guidance;

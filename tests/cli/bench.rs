@@ -30,10 +30,30 @@ fn every_stage_is_timed() {
     let of = |name: &str| stages[STAGES.iter().position(|s| *s == name).unwrap()].clone();
     assert!(of("image_step")["weight_bytes"].as_u64().unwrap() > 100_000);
     assert_eq!(of("image")["items"], 2);
+    // Beside what the machine does at most, where that is what takes the time.
+    let most = |name: &str| json["ceiling"][name].as_f64().unwrap();
+    for (name, rate, ceiling) in [
+        ("vision", "flop_per_second", "flop_per_second"),
+        ("vq_decode", "flop_per_second", "flop_per_second"),
+        ("image_step", "bytes_per_second", "bytes_per_second"),
+    ] {
+        let (stage, most) = (of(name), most(ceiling));
+        let share = stage[rate].as_f64().unwrap() / most;
+        let told = stage["of_ceiling"].as_f64().unwrap();
+        assert!(most > 0.0 && (told / share - 1.0).abs() < 1e-9, "{stage:#}");
+    }
+    assert!(of("load")["of_ceiling"].is_null() && of("image")["flop"].is_null());
 
     let text = run(&fixtures(), &[&words[..], &more].concat());
     assert_eq!(text.code, 0, "{text}");
-    for line in ["image step, 4 rows", "prefill, 20 tokens", "2 pictures, whole", "vision tower"] {
+    for line in [
+        "image step, 4 rows",
+        "prefill, 20 tokens",
+        "2 pictures, whole",
+        "vision tower",
+        "GFLOP/s",
+        "per cent are of",
+    ] {
         assert!(text.stdout.contains(line), "{text}");
     }
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 use burn::tensor::{DType, Tensor, TensorData};
 use janus_infer::chat::{Prompt, TextRequest, Writing};
 use janus_infer::generate::{Drawing, ImageRequest, pixels};
-use janus_infer::{Guidance, InferError, memory};
+use janus_infer::{Guidance, InferError, flop, memory};
 use janus_model::ops::Products;
-use janus_model::{Janus, Parts};
+use janus_model::ops::ceiling::Ceiling;
+use janus_model::{Family, Janus, Parts};
 use serde_json::{Value, json};
 
 use crate::args::BenchArgs;
@@ -18,6 +19,9 @@ use crate::report::{self, Failure, Verdict};
 use crate::units::{size, weights_name};
 use crate::{machine, process};
 
+/// Tokens that are drawn from: as long as a sentence with its role tokens.
+const PROMPT: usize = 24;
+
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
     let guidance = Guidance::words(args.cfg);
@@ -25,14 +29,17 @@ pub fn run(args: &BenchArgs) -> Result<Verdict, Failure> {
     let start = Instant::now();
     let loaded = Loaded::open(&args.model, Parts::All)?;
     let load = start.elapsed().as_secs_f64();
-    let bench = Bench { janus: loaded.engine.janus(), args, guidance };
+    let janus = loaded.engine.janus();
+    let on_cpu = Family::of(&janus.device()) == Family::Cpu;
+    let bench = Bench { janus, args, guidance, ceiling: on_cpu.then(ceiling) };
     bench.warm_up()?;
     let mut runs = Vec::new();
     for turn in 1..=args.repeat {
         runs.push(bench.round(turn)?);
     }
     let mut stages = medians(&runs);
-    stages.insert(0, Stage { name: "load", runs: vec![load], bytes: None, each: 1, peak: None });
+    let loading = Work::default();
+    stages.insert(0, Stage { name: "load", runs: vec![load], work: loading, each: 1, peak: None });
     if args.json {
         let told = bench.json(&loaded.device, &stages);
         report::print_json(&naming(&loaded.adapters, told))?;
@@ -47,6 +54,27 @@ struct Bench<'a> {
     janus: &'a Janus,
     args: &'a BenchArgs,
     guidance: Guidance,
+    /// What the processor can do at most, if it does the work.
+    ceiling: Option<Ceiling>,
+}
+
+/// What a stage takes, each time.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    /// Bytes of weights that are read, where reading them is most of it.
+    bytes: Option<u64>,
+    /// Multiplications and additions of products, where these are.
+    flop: Option<f64>,
+}
+
+impl Work {
+    fn reading(bytes: u64) -> Self {
+        Self { bytes: Some(bytes), flop: None }
+    }
+
+    fn multiplying(flop: f64) -> Self {
+        Self { bytes: None, flop: Some(flop) }
+    }
 }
 
 /// One stage, and how long it took in each round.
@@ -54,8 +82,7 @@ struct Stage {
     name: &'static str,
     /// Seconds.
     runs: Vec<f64>,
-    /// Bytes of weights that are read each time, where reading them is most of the work.
-    bytes: Option<u64>,
+    work: Work,
     /// Tokens or pictures that one run stands for.
     each: usize,
     /// The most that was resident while it ran, in bytes.
@@ -81,7 +108,7 @@ fn medians(rounds: &[Vec<Stage>]) -> Vec<Stage> {
     let collect = |(i, first): (usize, &Stage)| Stage {
         name: first.name,
         runs: rounds.iter().map(|round| round[i].runs[0]).collect(),
-        bytes: first.bytes,
+        work: first.work,
         each: first.each,
         peak: rounds.iter().filter_map(|round| round[i].peak).max(),
     };
@@ -89,14 +116,16 @@ fn medians(rounds: &[Vec<Stage>]) -> Vec<Stage> {
 }
 
 impl Bench<'_> {
-    /// First calls fetch pages from the disk, compile kernels and wake threads.
+    /// First calls fetch pages from the disk, ask for memory, compile kernels and wake threads.
     fn warm_up(&self) -> Result<(), Failure> {
         let line = Line::new("warming up");
+        self.see()?;
+        self.decode()?;
         let mut drawing = self.drawing()?;
         for _ in 0..2 {
             drawing.step()?;
         }
-        let mut writing = self.writing(8, 2)?;
+        let mut writing = self.writing(self.args.prefill as usize, 2)?;
         writing.step()?;
         writing.step()?;
         line.finish();
@@ -114,21 +143,26 @@ impl Bench<'_> {
             }
         };
         let mut stages = Vec::new();
-        let mut add = |name, each, bytes, seconds| {
+        let mut add = |name, each, work, seconds| {
             let peak = process::memory().map(|memory| memory.peak);
-            stages.push(Stage { name, runs: vec![seconds], bytes, each, peak });
+            stages.push(Stage { name, runs: vec![seconds], work, each, peak });
         };
+        let config = self.janus.config();
         let line = label("a picture through the vision tower");
-        add("vision", 1, None, clock(|| self.see())?.0);
+        let work = Work::multiplying(flop::vision(config));
+        add("vision", 1, work, clock(|| self.see())?.0);
         line.finish();
 
         let line = label("reading and writing text");
         let tokens = self.args.text_tokens as usize;
         let mut writing = self.writing(self.args.prefill as usize, tokens + 1)?;
-        add("prefill", self.args.prefill as usize, None, clock(|| writing.step())?.0);
+        let prefill = self.args.prefill as usize;
+        let work = Work::multiplying(flop::language(config, 1, 0, prefill));
+        add("prefill", prefill, work, clock(|| writing.step())?.0);
         let all = clock(|| (0..tokens).try_for_each(|_| writing.step().map(drop)))?.0;
         drop(writing);
-        add("text_token", 1, Some(self.weights(Parts::Understanding)), all / tokens as f64);
+        let work = Work::reading(self.weights(Parts::Understanding));
+        add("text_token", 1, work, all / tokens as f64);
         line.finish();
 
         let line = label("drawing");
@@ -136,21 +170,21 @@ impl Bench<'_> {
         let mut drawing = self.drawing()?;
         let total = drawing.progress().total;
         let codes = self.codes();
+        let rows = self.guidance.rows(images);
+        let work = flop::language(config, rows, 0, PROMPT) + flop::image_head(config, rows);
         let prefill = clock(|| drawing.step())?.0;
-        add("image_prefill", images, None, prefill);
+        add("image_prefill", images, Work::multiplying(work), prefill);
         let all = clock(|| (1..codes).try_for_each(|_| drawing.step().map(drop)))?.0;
         let step = all / (codes - 1) as f64;
-        add("image_step", images, Some(self.weights(Parts::Generation)), step);
+        add("image_step", images, Work::reading(self.weights(Parts::Generation)), step);
         drop(drawing);
         line.finish();
 
         let line = label("a picture through the image tokenizer");
-        let code = |i| (i * 7919 % self.janus.config().gen_vision.num_embeddings) as i32;
-        let picture: Vec<i32> = (0..total).map(code).collect();
-        let decode = clock(|| pixels(self.janus, &[picture], 1))?.0;
-        add("vq_decode", 1, None, decode);
+        let decode = clock(|| self.decode())?.0;
+        add("vq_decode", 1, Work::multiplying(flop::image_decoder(config)), decode);
         let whole = prefill + step * (total - 1) as f64 + decode * images as f64;
-        add("image", images, None, whole);
+        add("image", images, Work::default(), whole);
         line.finish();
         Ok(stages)
     }
@@ -171,6 +205,14 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Codes of one picture to its pixels.
+    fn decode(&self) -> Result<(), InferError> {
+        let config = self.janus.config();
+        let code = |i| (i * 7919 % config.gen_vision.num_embeddings) as i32;
+        let picture: Vec<i32> = (0..config.image_codes()).map(code).collect();
+        pixels(self.janus, &[picture], 1).map(drop)
+    }
+
     fn writing(&self, prompt: usize, tokens: usize) -> Result<Writing<'_>, InferError> {
         let vocabulary = self.janus.config().language.vocab_size;
         let ids = (0..prompt).map(|i| (i * 7919 % vocabulary) as i32).collect();
@@ -180,8 +222,7 @@ impl Bench<'_> {
     }
 
     fn drawing(&self) -> Result<Drawing<'_>, InferError> {
-        // As long as a sentence with its role tokens.
-        let prompt: Vec<i32> = (0..24).map(|i| 2 + i % 40).collect();
+        let prompt: Vec<i32> = (0..PROMPT as i32).map(|i| 2 + i % 40).collect();
         let mut request = ImageRequest::new(&prompt, 0, 0, 0..u64::from(self.args.num_images));
         request.guidance = self.guidance;
         Drawing::new(self.janus, &request)
@@ -209,11 +250,13 @@ impl Bench<'_> {
             .iter()
             .map(|stage| {
                 let seconds = stage.seconds();
-                let bandwidth = stage.bytes.map(|bytes| bytes as f64 / seconds);
+                let Work { bytes, flop } = stage.work;
                 json!({"name": stage.name, "seconds": seconds, "runs": stage.runs,
                        "items": stage.each, "peak_resident_bytes": stage.peak,
-                       "weight_bytes": stage.bytes,
-                       "bytes_per_second": bandwidth})
+                       "weight_bytes": bytes, "flop": flop,
+                       "bytes_per_second": bytes.map(|bytes| bytes as f64 / seconds),
+                       "flop_per_second": flop.map(|flop| flop / seconds),
+                       "of_ceiling": self.of_ceiling(stage)})
             })
             .collect();
         let peak = stages.iter().filter_map(|stage| stage.peak).max();
@@ -222,6 +265,9 @@ impl Bench<'_> {
             "compute": name(self.janus.precision().compute),
             "products": self.janus.precision().products, "threads": machine::threads(self.args.model.threads()),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
+            "ceiling": self.ceiling.map(|ceiling| json!({
+                "bytes_per_second": ceiling.read, "flop_per_second": ceiling.wide,
+                "rounded_flop_per_second": ceiling.narrow})),
             "stages": list, "peak_resident_bytes": peak,
             "private_bytes": process::memory().map(|memory| memory.private),
         })
@@ -242,13 +288,33 @@ impl Bench<'_> {
         );
         for stage in stages {
             let (label, seconds) = (self.label(stage), time(stage.seconds()));
-            text += format!("{label:<34}{seconds:>10}  {}", rate(stage)).trim_end();
+            let share = self.of_ceiling(stage).map_or(String::new(), percent);
+            text += format!("{label:<34}{seconds:>10}{share:>7}  {}", rate(stage)).trim_end();
             text.push('\n');
+        }
+        if let Some(ceiling) = self.ceiling {
+            text +=
+                &format!("\nper cent are of what this machine does at most: {}\n", most(ceiling));
         }
         if let Some(peak) = stages.iter().filter_map(|stage| stage.peak).max() {
             text += &format!("\npeak memory {}, with file pages\n", size(peak));
         }
         text
+    }
+
+    /// What share of the processor's most a stage reaches: of reading, or of arithmetic as its
+    /// products have it. With packed weights sums are of whole numbers, which are not measured.
+    fn of_ceiling(&self, stage: &Stage) -> Option<f64> {
+        let (ceiling, precision) = (self.ceiling?, self.janus.precision());
+        let share = match stage.work {
+            Work { bytes: Some(bytes), .. } => bytes as f64 / stage.seconds() / ceiling.read,
+            Work { flop, .. } => {
+                let most = ceiling.products(precision.products.rounded());
+                let decoder = stage.name.ends_with("prefill");
+                flop.filter(|_| precision.packed.is_none() || !decoder)? / stage.seconds() / most
+            }
+        };
+        share.is_finite().then_some(share)
     }
 
     /// A stage in words.
@@ -273,15 +339,44 @@ impl Bench<'_> {
 fn rate(stage: &Stage) -> String {
     let seconds = stage.seconds();
     let per_second = stage.each as f64 / seconds;
-    match (stage.name, stage.bytes) {
+    match (stage.name, stage.work.bytes) {
         (_, Some(bytes)) => {
             let bandwidth = size((bytes as f64 / seconds) as u64);
             format!("{:.1} steps/s, weights at {bandwidth}/s", 1.0 / seconds)
         }
-        ("prefill", _) => format!("{per_second:.0} tokens/s"),
+        ("prefill", _) => format!("{per_second:.0} tokens/s{}", arithmetic(stage)),
         ("image", _) => format!("{:.0} pictures/h", per_second * 3600.0),
-        _ => String::new(),
+        _ => arithmetic(stage).trim_start_matches(", ").to_owned(),
     }
+}
+
+/// FLOP a second, behind something else.
+fn arithmetic(stage: &Stage) -> String {
+    let per_second = stage.work.flop.map(|flop| flop / stage.seconds());
+    per_second.map_or(String::new(), |rate| format!(", {}", gflops(rate)))
+}
+
+fn gflops(rate: f64) -> String {
+    format!("{:.0} GFLOP/s", rate / 1e9)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// What the processor does at most, in words.
+fn most(ceiling: Ceiling) -> String {
+    let Ceiling { read, wide, narrow } = ceiling;
+    let narrow = narrow.map_or(String::new(), |rate| format!(", {} rounded to bf16", gflops(rate)));
+    format!("reads {}/s, {}{narrow}", size(read as u64), gflops(wide))
+}
+
+/// Measures what the processor does at most, on all threads.
+fn ceiling() -> Ceiling {
+    let line = Line::new("measuring what this machine can do");
+    let ceiling = Ceiling::measure();
+    line.finish();
+    ceiling
 }
 
 fn time(seconds: f64) -> String {
@@ -308,7 +403,7 @@ mod tests {
         let stage = |runs: &[f64]| Stage {
             name: "x",
             runs: runs.to_vec(),
-            bytes: None,
+            work: Work::default(),
             each: 1,
             peak: None,
         };

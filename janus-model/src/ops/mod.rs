@@ -13,6 +13,7 @@
 // returns tensors one by one.
 #![allow(deprecated, clippy::too_many_arguments, clippy::type_complexity)]
 
+pub mod ceiling;
 mod cross_entropy;
 #[cfg(feature = "cpu")]
 pub mod flex;
