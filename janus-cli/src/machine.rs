@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(target_arch = "x86_64")]
+use janus_model::ops::Instructions;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Bytes that may still be written below a folder, which need not exist yet.
@@ -78,13 +80,8 @@ pub fn start_threads(wish: Option<usize>) {
 /// Instructions that the products use where they are there, and whether they are.
 #[cfg(target_arch = "x86_64")]
 pub fn instructions() -> Vec<(&'static str, bool)> {
-    vec![
-        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ("fma", std::arch::is_x86_feature_detected!("fma")),
-        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
-        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
-    ]
+    let Instructions { avx2, avx512, bf16, vnni } = Instructions::get();
+    vec![("avx2", avx2), ("avx512", avx512), ("avx512bf16", bf16), ("avx512vnni", vnni)]
 }
 
 /// Instructions that the products use where they are there, and whether they are.

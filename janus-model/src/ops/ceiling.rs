@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::instructions::Instructions;
 use super::simd::{ask, multiply_add, widest};
 
 /// Bytes that all threads read together, and one of them at least.
@@ -100,12 +101,13 @@ fn arithmetic(chains: impl Fn(usize) -> f64 + Sync) -> f64 {
 fn chains(links: usize) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just detected.
+        let there = Instructions::get();
+        if there.avx512 {
+            // SAFETY: the feature is there.
             return unsafe { x86::wide(links) };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
+        if there.avx2 {
+            // SAFETY: the features are there.
             return unsafe { x86::half_wide(links) };
         }
     }
@@ -130,8 +132,8 @@ fn chains(links: usize) -> f64 {
 /// Pairs of bf16, where there are instructions for them.
 fn pairs() -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-        // SAFETY: the features were just detected.
+    if Instructions::get().bf16 {
+        // SAFETY: the features are there.
         return Some(arithmetic(|links| unsafe { x86::pairs(links) }));
     }
     None

@@ -18,6 +18,7 @@ mod cross_entropy;
 #[cfg(feature = "cpu")]
 pub mod flex;
 mod gelu;
+mod instructions;
 mod memory;
 mod products;
 pub mod reference;
@@ -30,6 +31,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 
+pub use instructions::{Instructions, VARIABLE as INSTRUCTIONS_VARIABLE};
 pub use memory::keep_freed_memory;
 pub use products::{Products, with_products};
 pub use workers::on_workers;

@@ -26,16 +26,13 @@ macro_rules! widest {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body::<true>($($arg),*)
                 }
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                {
-                    // SAFETY: the features were just detected.
+                let there = $crate::ops::Instructions::get();
+                if there.avx512 {
+                    // SAFETY: the features are there.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    // SAFETY: the features were just detected.
+                if there.avx2 {
+                    // SAFETY: the features are there.
                     return unsafe { avx2($($arg),*) };
                 }
             }

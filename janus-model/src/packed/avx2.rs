@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 
 use super::multiply::Rounded;
 use super::{Bits, GROUP, Line, PANEL};
+use crate::ops::Instructions;
 
 /// Outputs of a register.
 const LANES: usize = 8;
@@ -16,7 +17,7 @@ const LANES: usize = 8;
 const AHEAD: usize = 64;
 
 pub fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
+    Instructions::get().avx2
 }
 
 /// # Safety

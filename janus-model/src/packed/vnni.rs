@@ -7,14 +7,13 @@ use std::arch::x86_64::*;
 
 use super::multiply::{ABREAST, Rounded};
 use super::{Bits, GROUP, Line, PANEL};
+use crate::ops::Instructions;
 
 /// Lines that are asked for ahead: processors fetch by themselves within a page only.
 const AHEAD: usize = 64;
+
 pub fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vnni")
+    Instructions::get().vnni
 }
 
 /// Adds one panel's products with up to eight rows.

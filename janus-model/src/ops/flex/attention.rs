@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::attention_pairs::{self, Held};
 use super::rows::{Widen, tile};
+use crate::ops::Instructions;
 use crate::ops::simd::{ask, exp, largest, multiply_add};
 
 /// Elements of a key that meet those of a query at once.
@@ -112,12 +113,13 @@ fn attend(
 fn one_head<W: Widen>(q: &[f32], keys: &[W], values: &[W], y: &mut [f32], size: Size) {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-            // SAFETY: the features were just detected.
+        let there = Instructions::get();
+        if there.avx512 {
+            // SAFETY: the features are there.
             return unsafe { x86::one_head_avx512(q, keys, values, y, size) };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
+        if there.avx2 {
+            // SAFETY: the features are there.
             return unsafe { x86::one_head_avx2(q, keys, values, y, size) };
         }
     }

@@ -11,6 +11,8 @@
 use half::bf16;
 
 use super::attention::Size;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::Instructions;
 
 /// Keys and values of a head, `[total, d]`, and the keys of the head that comes next.
 #[derive(Clone, Copy)]
@@ -35,9 +37,9 @@ pub fn one_head(
     let numbers = size.total * size.width;
     assert!(held.keys.len() == numbers && held.values.len() == numbers, "attention: cache");
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+    if Instructions::get().avx512 {
         weights.resize(size.total, 0.0);
-        // SAFETY: the features were just detected; all lengths are as asserted.
+        // SAFETY: the features are there; all lengths are as asserted.
         unsafe {
             match size.width.div_ceil(x86::CHUNK) {
                 1 => x86::one_head::<1>(q, held, y, size, weights),

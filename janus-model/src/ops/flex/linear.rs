@@ -24,8 +24,8 @@ use crate::ops::shared::Shared;
 /// Up to this many rows of `x`, weights are widened in registers.
 pub const FEW_ROWS: usize = 8;
 /// The same where there are [`strips`](super::strips), which read a piece of weights from the cache
-/// for every four rows: as measured, docs/benchmarks.md.
-const STRIP_ROWS: usize = 32;
+/// for every few rows: as measured, docs/benchmarks.md. As many as [`steps`] take.
+const STRIP_ROWS: usize = steps::ROWS;
 /// Weight rows per parallel piece: large enough to hide the scheduling, small enough to balance.
 const BLOCK: usize = 64;
 

@@ -46,12 +46,13 @@ pub fn dot<W: Widen>(w: &[W], x: &[f32], sums: &mut [f32]) {
     assert!(x.len() == w.len() * sums.len(), "dot: lengths differ");
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-            // SAFETY: the features were just detected.
+        let there = crate::ops::Instructions::get();
+        if there.avx512 {
+            // SAFETY: the features are there.
             return unsafe { x86::dot_avx512(w, x, sums) };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
+        if there.avx2 {
+            // SAFETY: the features are there.
             return unsafe { x86::dot_avx2(w, x, sums) };
         }
     }

@@ -1,21 +1,24 @@
-//! A few rows of activations against strips of bf16 weights, on processors with AVX-512: exact
+//! A few rows of activations against strips of bf16 weights, on processors with AVX2 or AVX-512: exact
 //! products at the speed of reading.
 //!
-//! Four weight rows at a time meet up to four rows of activations, so that every activation in a
-//! register is used four times; 32 weights become the even ones and the odd ones of a strip with
+//! Four weight rows at a time meet up to four rows of activations (two with AVX2, whose sums fill the
+//! registers sooner), so that every activation in a register is used four times; weights become the even ones and the odd ones of a strip with
 //! one shift and one mask, and activations are laid out to match. While a strip is used, the next
 //! one is fetched: a row of 2048 weights is a page, and processors do not fetch across pages by
 //! themselves. 2 bytes per weight, and 2·rows FLOP.
 
 use half::bf16;
 
-/// Weights that are widened at once.
-const CHUNK: usize = 32;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::Instructions;
 
 /// Activations laid out for strips, zeros beyond the end.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Split {
-    /// Of every 32, the even ones before the odd ones.
+    /// Of every chunk, the even ones before the odd ones.
     values: Vec<f32>,
+    /// Weights that are widened at once.
+    chunk: usize,
     rows: usize,
     input: usize,
 }
@@ -23,15 +26,17 @@ pub struct Split {
 impl Split {
     /// `[rows, input]`; nothing where the processor has no strips.
     pub fn new(x: &[f32], [rows, input]: [usize; 2]) -> Option<Self> {
+        assert_eq!(x.len(), rows * input, "strips: lengths differ");
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
         {
-            assert_eq!(x.len(), rows * input, "strips: lengths differ");
-            return Some(Self { values: halves(x, input), rows, input });
+            let chunk = match Instructions::get() {
+                Instructions { avx512: true, .. } => x86::avx512::CHUNK,
+                Instructions { avx2: true, .. } => x86::avx2::CHUNK,
+                _ => return None,
+            };
+            Some(Self { values: halves(x, input, chunk), chunk, rows, input })
         }
-        let _ = (x, rows, input);
+        #[cfg(not(target_arch = "x86_64"))]
         None
     }
 
@@ -40,34 +45,33 @@ impl Split {
         assert_eq!(weights.len() % self.input.max(1), 0, "strips: lengths differ");
         #[cfg(target_arch = "x86_64")]
         {
-            let count = weights.len() / self.input.max(1);
-            for first in (0..self.rows).step_by(4) {
+            let wide = self.chunk == x86::avx512::CHUNK;
+            let rows = if wide { x86::avx512::ROWS } else { x86::avx2::ROWS };
+            for first in (0..self.rows).step_by(rows) {
                 let mut to = |row: usize, weight: usize, sum| to(first + row, weight, sum);
-                // SAFETY: the features were detected when these were made.
+                // SAFETY: the features were there when these were laid out in such chunks.
                 unsafe {
-                    match self.rows - first {
-                        1 => x86::meet::<1>(self, first, weights, count, &mut to),
-                        2 => x86::meet::<2>(self, first, weights, count, &mut to),
-                        3 => x86::meet::<3>(self, first, weights, count, &mut to),
-                        _ => x86::meet::<4>(self, first, weights, count, &mut to),
+                    match wide {
+                        true => x86::avx512::meet(self, first, weights, &mut to),
+                        false => x86::avx2::meet(self, first, weights, &mut to),
                     }
                 }
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (&mut to, &self.values, self.rows);
+        let _ = &mut to;
     }
 }
 
-/// Rows whose even numbers come before the odd ones, in every 32.
+/// Rows whose even numbers come before the odd ones, in every chunk.
 #[cfg(target_arch = "x86_64")]
-fn halves(x: &[f32], input: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(x.len().next_multiple_of(CHUNK));
-    for chunk in x.chunks_exact(input.max(1)).flat_map(|row| row.chunks(CHUNK)) {
-        let mut padded = [0.0; CHUNK];
-        padded[..chunk.len()].copy_from_slice(chunk);
-        values.extend(padded.iter().step_by(2));
-        values.extend(padded.iter().skip(1).step_by(2));
+fn halves(x: &[f32], input: usize, size: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(x.len().next_multiple_of(size));
+    for chunk in x.chunks_exact(input.max(1)).flat_map(|row| row.chunks(size)) {
+        for parity in [0, 1] {
+            let numbers = chunk.iter().skip(parity).step_by(2);
+            values.extend(numbers.chain(std::iter::repeat(&0.0)).take(size / 2));
+        }
     }
     values
 }
@@ -78,28 +82,7 @@ mod x86 {
 
     use half::bf16;
 
-    use super::{CHUNK, Split};
-
-    /// Weight rows that are met together.
-    const STRIP: usize = 4;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub unsafe fn meet<const X: usize>(
-        x: &Split,
-        first: usize,
-        weights: &[bf16],
-        count: usize,
-        to: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let at = |weight| Place { first, weight, input: x.input };
-        let whole = count - count % STRIP;
-        // SAFETY: so many rows of weights follow, and X rows of activations.
-        unsafe {
-            let strips = (0..whole).step_by(STRIP);
-            strips.for_each(|weight| strip::<STRIP, X>(&x.values, weights, at(weight), to));
-            (whole..count).for_each(|weight| strip::<1, X>(&x.values, weights, at(weight), to));
-        }
-    }
+    use super::Split;
 
     /// Where a strip begins: with which rows, of what width.
     #[derive(Clone, Copy)]
@@ -109,52 +92,215 @@ mod x86 {
         input: usize,
     }
 
-    /// `R` rows of weights and `X` rows of activations.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn strip<const R: usize, const X: usize>(
-        x: &[f32],
-        weights: &[bf16],
-        Place { first, weight, input }: Place,
-        to: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let padded = input.next_multiple_of(CHUNK);
-        let (x, w) = (x[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
-        let odd_bits = _mm512_set1_epi32(!0xffff);
-        let mut sums = [[_mm512_setzero_ps(); X]; R];
-        for k in (0..input).step_by(CHUNK) {
-            let left = input - k;
-            let held = if left >= CHUNK { u32::MAX } else { (1 << left) - 1 };
-            // Loops, not closures: those are not always compiled into the loop they stand in.
-            // SAFETY: activations are padded; the mask ends with the row of weights, and what is
-            // fetched ahead may be anything.
-            unsafe {
-                let mut even_x = [_mm512_setzero_ps(); X];
-                let mut odd_x = [_mm512_setzero_ps(); X];
-                for row in 0..X {
-                    let x = x.add(row * padded + k);
-                    even_x[row] = _mm512_loadu_ps(x);
-                    odd_x[row] = _mm512_loadu_ps(x.add(CHUNK / 2));
-                }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let w = w.wrapping_add(r * input + k);
-                    _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(R * input).cast());
-                    let bits = match held {
-                        u32::MAX => _mm512_loadu_si512(w.cast()),
-                        held => _mm512_maskz_loadu_epi16(held, w.cast()),
-                    };
-                    let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
-                    let odd = _mm512_castsi512_ps(_mm512_and_si512(bits, odd_bits));
-                    for row in 0..X {
-                        sums[row] = _mm512_fmadd_ps(even, even_x[row], sums[row]);
-                        sums[row] = _mm512_fmadd_ps(odd, odd_x[row], sums[row]);
+    /// Strips of one kind of registers; loops, not closures: those are not always compiled into the
+    /// loop they stand in.
+    macro_rules! strips {
+        (
+            $features:literal, chunk $chunk:literal, rows $most:literal,
+            sums $sums:ident $zero:ident $load:ident, pairs $pairs:ident $no_weights:ident
+            $weights:ident, even $even:ident, odd $odd:ident, multiply_add $fma:ident, sum $sum:ident
+        ) => {
+            /// Weights that are widened at once.
+            pub const CHUNK: usize = $chunk;
+
+            /// Rows of activations that are met together.
+            pub const ROWS: usize = $most;
+
+            /// Up to [`ROWS`] rows of activations from `first` on, and all rows of weights.
+            #[target_feature(enable = $features)]
+            pub unsafe fn meet(
+                x: &Split,
+                first: usize,
+                weights: &[bf16],
+                to: &mut impl FnMut(usize, usize, f32),
+            ) {
+                // SAFETY: the same contract; so many rows follow.
+                unsafe {
+                    match ROWS.min(x.rows - first) {
+                        1 => all::<4, 1>(x, first, weights, to),
+                        2 => all::<4, 2>(x, first, weights, to),
+                        3 => all::<4, 3>(x, first, weights, to),
+                        _ => all::<4, 4>(x, first, weights, to),
                     }
                 }
             }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (row, sum) in sums.iter().enumerate() {
-                to(row, weight + r, _mm512_reduce_add_ps(*sum));
+
+            #[target_feature(enable = $features)]
+            unsafe fn all<const R: usize, const X: usize>(
+                x: &Split,
+                first: usize,
+                weights: &[bf16],
+                to: &mut impl FnMut(usize, usize, f32),
+            ) {
+                let count = weights.len() / x.input.max(1);
+                let whole = count - count % R;
+                for weight in (0..whole).step_by(R) {
+                    let place = Place { first, weight, input: x.input };
+                    // SAFETY: so many rows of weights follow, and X rows of activations.
+                    unsafe { strip::<R, X>(&x.values, weights, place, to) };
+                }
+                for weight in whole..count {
+                    let place = Place { first, weight, input: x.input };
+                    // SAFETY: as above.
+                    unsafe { strip::<1, X>(&x.values, weights, place, to) };
+                }
             }
+
+            /// A chunk of `R` rows of weights times one of `X` rows of activations, `padded` apart.
+            #[target_feature(enable = $features)]
+            #[inline]
+            unsafe fn add<const R: usize, const X: usize>(
+                sums: &mut [[$sums; X]; R],
+                pairs: [$pairs; R],
+                x: *const f32,
+                padded: usize,
+            ) {
+                let (mut even, mut odd) = ([$zero(); R], [$zero(); R]);
+                for r in 0..R {
+                    (even[r], odd[r]) = ($even(pairs[r]), $odd(pairs[r]));
+                }
+                for row in 0..X {
+                    // SAFETY: whole chunks of activations are there.
+                    let (even_x, odd_x) = unsafe {
+                        let x = x.add(row * padded);
+                        ($load(x), $load(x.add(CHUNK / 2)))
+                    };
+                    for r in 0..R {
+                        sums[r][row] = $fma(even[r], even_x, sums[r][row]);
+                        sums[r][row] = $fma(odd[r], odd_x, sums[r][row]);
+                    }
+                }
+            }
+
+            /// `R` rows of weights and `X` rows of activations.
+            #[target_feature(enable = $features)]
+            unsafe fn strip<const R: usize, const X: usize>(
+                x: &[f32],
+                weights: &[bf16],
+                Place { first, weight, input }: Place,
+                to: &mut impl FnMut(usize, usize, f32),
+            ) {
+                let padded = input.next_multiple_of(CHUNK);
+                let (x, w) = (x[first * padded..].as_ptr(), weights[weight * input..].as_ptr());
+                let mut sums = [[$zero(); X]; R];
+                let whole = input - input % CHUNK;
+                for k in (0..whole).step_by(CHUNK) {
+                    // SAFETY: whole chunks of weights, and as many activations; what is fetched
+                    // ahead may be anything.
+                    unsafe {
+                        let mut pairs = [$no_weights(); R];
+                        for r in 0..R {
+                            let w = w.wrapping_add(r * input + k);
+                            _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(R * input).cast());
+                            pairs[r] = $weights(w);
+                        }
+                        add::<R, X>(&mut sums, pairs, x.add(k), padded);
+                    }
+                }
+                if whole < input {
+                    // SAFETY: no more weights are read than are left; activations are padded.
+                    unsafe {
+                        let mut pairs = [$no_weights(); R];
+                        for r in 0..R {
+                            let w = w.wrapping_add(r * input + whole);
+                            pairs[r] = last_weights(w, input - whole);
+                        }
+                        add::<R, X>(&mut sums, pairs, x.add(whole), padded);
+                    }
+                }
+                for (r, sums) in sums.iter().enumerate() {
+                    for (row, sum) in sums.iter().enumerate() {
+                        to(row, weight + r, $sum(*sum));
+                    }
+                }
+            }
+        };
+    }
+
+    pub mod avx512 {
+        use super::*;
+
+        // 16 registers of sums, and as many for what meets in them.
+        strips!(
+            "avx512f,avx512bw,avx512vl", chunk 32, rows 4,
+            sums __m512 _mm512_setzero_ps _mm512_loadu_ps, pairs __m512i _mm512_setzero_si512 weights,
+            even even, odd odd, multiply_add _mm512_fmadd_ps, sum _mm512_reduce_add_ps
+        );
+
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        unsafe fn weights(from: *const bf16) -> __m512i {
+            // SAFETY: a whole chunk.
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+
+        /// Fewer than a chunk, and zeros.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        unsafe fn last_weights(from: *const bf16, left: usize) -> __m512i {
+            // SAFETY: there are so many.
+            unsafe { _mm512_maskz_loadu_epi16((1 << left) - 1, from.cast()) }
+        }
+
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        fn even(pairs: __m512i) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))
+        }
+
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        fn odd(pairs: __m512i) -> __m512 {
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff)))
+        }
+    }
+
+    pub mod avx2 {
+        use super::*;
+
+        // 8 registers of sums, and as many for what meets in them.
+        strips!(
+            "avx2,fma", chunk 16, rows 2,
+            sums __m256 _mm256_setzero_ps _mm256_loadu_ps, pairs __m256i _mm256_setzero_si256 weights,
+            even even, odd odd, multiply_add _mm256_fmadd_ps, sum sum
+        );
+
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        unsafe fn weights(from: *const bf16) -> __m256i {
+            // SAFETY: a whole chunk.
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+
+        /// Fewer than a chunk, and zeros.
+        #[target_feature(enable = "avx2")]
+        unsafe fn last_weights(from: *const bf16, left: usize) -> __m256i {
+            let mut last = [bf16::ZERO; CHUNK];
+            // SAFETY: there are so many, and room for more.
+            unsafe {
+                from.copy_to_nonoverlapping(last.as_mut_ptr(), left);
+                weights(last.as_ptr())
+            }
+        }
+
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn even(pairs: __m256i) -> __m256 {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs))
+        }
+
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn odd(pairs: __m256i) -> __m256 {
+            _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(!0xffff)))
+        }
+
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn sum(register: __m256) -> f32 {
+            let four =
+                _mm_add_ps(_mm256_castps256_ps128(register), _mm256_extractf128_ps::<1>(register));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
     }
 }

@@ -224,6 +224,7 @@ mod x86 {
     use rayon::prelude::*;
 
     use super::{Lines, Numbers, Sink, TALL, WIDE};
+    use crate::ops::Instructions;
 
     /// Columns per parallel piece, at most: packed, they stay in the second cache.
     const BLOCK: usize = 64;
@@ -247,10 +248,7 @@ mod x86 {
     unsafe impl Sync for Sink {}
 
     pub fn available() -> bool {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16")
+        Instructions::get().bf16
     }
 
     /// Calls `work` with room for so many packed numbers, which it fills before it reads them.
