@@ -20,13 +20,15 @@ const LAYOUT: usize = 1 << 19;
 /// Tiles that meet a panel of the weight while it is in the nearest cache.
 const TOGETHER: usize = 4;
 
-/// `[N, C_out, H', W']`; nothing where the processor cannot, or the stride is not 1.
+/// `[N, C_out, H', W']`; nothing where the processor cannot, the stride is not 1, or rows are so short
+/// that more than a quarter of a tile would be for nothing.
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Vec<f32>> {
-    if !tiles::available() || size.rule.stride != 1 {
+    let [channels, height, width] = size.output;
+    let short = 4 * width < 3 * width.next_multiple_of(tiles::WIDE);
+    if !tiles::available() || size.rule.stride != 1 || short {
         return None;
     }
     let layout = Layout::new(size);
-    let [channels, height, width] = size.output;
     let steps = layout.offsets();
     let inner = steps.len() * layout.channels();
     let panels = tiles::panels([channels, inner], layout.half, |channel, to| {
