@@ -103,7 +103,7 @@ impl Layout {
     fn rows(&self) -> usize {
         let all = self.size.count * self.size.output[1];
         let fair = all.div_ceil(4 * rayon::current_num_threads());
-        let room = (LAYOUT / self.row()).saturating_sub(self.size.kernel[0] - 1);
+        let room = (LAYOUT / self.row().max(1)).saturating_sub(self.size.kernel[0] - 1);
         room.min(fair).clamp(1, self.size.output[1].max(1))
     }
 
