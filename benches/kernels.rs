@@ -49,8 +49,14 @@ fn main() {
 }
 
 impl Bench {
-    /// The median of some turns, told beside a ceiling; `amount` is bytes or FLOP.
-    fn tell(&self, name: &str, amount: f64, [unit, most]: [f64; 2], mut work: impl FnMut() + Send) {
+    /// The median of some turns, told beside a ceiling; `amount` is bytes or FLOP, in `unit` by 10⁹.
+    fn tell(
+        &self,
+        name: &str,
+        amount: f64,
+        (unit, most): (&str, f64),
+        mut work: impl FnMut() + Send,
+    ) {
         if self.wish.as_ref().is_some_and(|wish| !name.contains(wish.as_str())) {
             return;
         }
@@ -64,22 +70,21 @@ impl Bench {
             (0..7).map(|_| turn()).collect::<Vec<_>>()
         });
         seconds.sort_by(f64::total_cmp);
-        let (median, what) = (seconds[3], if unit == 1e9 { "GB/s" } else { "GFLOP/s" });
-        let rate = amount / median;
+        let (median, rate) = (seconds[3], amount / seconds[3]);
         println!(
-            "{name:<46}{:>10.2} ms{:>9.1} {what:<8}{:>4.0} %",
+            "{name:<46}{:>10.2} ms{:>9.1} {unit:<8}{:>4.0} %",
             median * 1e3,
-            rate / unit.min(1e9),
+            rate / 1e9,
             100.0 * rate / most
         );
     }
 
     fn reading(&self, name: &str, bytes: f64, work: impl FnMut() + Send) {
-        self.tell(name, bytes, [1e9, self.ceiling.read], work);
+        self.tell(name, bytes, ("GB/s", self.ceiling.read), work);
     }
 
     fn working(&self, name: &str, flop: f64, rounded: bool, work: impl FnMut() + Send) {
-        self.tell(name, flop, [1e10, self.ceiling.products(rounded)], work);
+        self.tell(name, flop, ("GFLOP/s", self.ceiling.products(rounded)), work);
     }
 
     fn noise<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {

@@ -1,8 +1,9 @@
 //! What this machine can do at most, measured: what kernels are judged by.
 //!
 //! Reading: every thread adds up a piece of memory of its own, far larger than any cache, in one
-//! stream or in two, asking for it early or earlier, whichever is fastest. Arithmetic: every thread multiplies and adds in registers,
-//! and nothing else. The best of several turns, for other programs only take away.
+//! stream or in two, asking for it early or earlier, whichever is fastest. Arithmetic: every thread
+//! multiplies and adds in registers, and nothing else. The best of several turns, for other programs
+//! only take away.
 
 use std::time::Instant;
 
