@@ -98,8 +98,8 @@ impl Janus {
 
     /// An empty cache for `batch` rows of up to `capacity` tokens.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
-        let dtype = self.precision.cache();
-        KvCache::new(&self.config.language, batch, capacity, dtype, &self.device())
+        let format = self.precision.cache();
+        KvCache::new(&self.config.language, batch, capacity, format, &self.device())
     }
 
     /// Features of pictures, in the language model's width.

@@ -1,13 +1,17 @@
 //! Keys and values of the tokens already seen: allocated once, written in place, larger on request.
+//! Beside packed weights they are packed, too.
 //!
 //! Burn's caches grow by concatenation, which copies everything at every step. Here each layer
 //! owns two `[B, H_kv, capacity, d]` buffers; a step overwrites `T` columns. The write is in
 //! place as long as nobody else holds the buffer, so the views handed to attention must be
 //! dropped before the next step, which [`crate::llama`] does; `tests/parity` asserts it.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::llama::LlamaConfig;
+use crate::ops;
+use crate::packed::{self, Kept};
+use crate::precision::CacheFormat;
 
 /// Cache of all layers of one batch.
 #[derive(Clone, Debug)]
@@ -20,8 +24,15 @@ pub struct KvCache {
 /// Keys and values of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
-    keys: Option<Tensor<4>>, // None only while being written
-    values: Option<Tensor<4>>,
+    keys: Buffer,
+    values: Buffer,
+}
+
+/// `[B, H_kv, capacity, d]`.
+#[derive(Clone, Debug)]
+enum Buffer {
+    Tensor(Option<Tensor<4>>), // None only while being written
+    Packed(Kept),
 }
 
 impl KvCache {
@@ -30,11 +41,16 @@ impl KvCache {
         config: &LlamaConfig,
         batch: usize,
         capacity: usize,
-        dtype: DType,
+        format: CacheFormat,
         device: &Device,
     ) -> Self {
         let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
-        let empty = || Some(Tensor::zeros(shape, (device, dtype)));
+        let empty = || match format {
+            CacheFormat::Float(dtype) => {
+                Buffer::Tensor(Some(Tensor::zeros(shape, (device, dtype))))
+            }
+            CacheFormat::Packed => Buffer::Packed(Kept::new(shape)),
+        };
         let layer = |_| LayerCache { keys: empty(), values: empty() };
         Self { layers: (0..config.num_hidden_layers).map(layer).collect(), len: 0, capacity }
     }
@@ -66,8 +82,8 @@ impl KvCache {
             return;
         }
         for layer in &mut self.layers {
-            enlarge(&mut layer.keys, self.len, capacity);
-            enlarge(&mut layer.values, self.len, capacity);
+            layer.keys.enlarge(self.len, capacity);
+            layer.values.enlarge(self.len, capacity);
         }
         self.capacity = capacity;
     }
@@ -84,61 +100,103 @@ impl KvCache {
 
     /// Whether the next write is in place: nobody else holds a buffer of any layer.
     pub fn can_write_in_place(&self) -> bool {
-        let alone = |buffer: &Option<Tensor<4>>| buffer.as_ref().is_some_and(Tensor::can_mut);
+        let alone = |buffer: &Buffer| match buffer {
+            Buffer::Tensor(buffer) => buffer.as_ref().is_some_and(Tensor::can_mut),
+            Buffer::Packed(_) => true,
+        };
         self.layers.iter().all(|layer| alone(&layer.keys) && alone(&layer.values))
     }
 
-    /// Keys and values of every layer, for inspection. Holding on to them makes the next write
-    /// copy.
+    /// Keys and values of every layer that are not packed, for inspection. Holding on to them makes
+    /// the next write copy.
     pub fn buffers(&self) -> Vec<Tensor<4>> {
-        self.layers
-            .iter()
-            .flat_map(|layer| [&layer.keys, &layer.values])
-            .flatten()
-            .cloned()
-            .collect()
+        let buffers = self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]);
+        let tensor = |buffer: &Buffer| match buffer {
+            Buffer::Tensor(buffer) => buffer.clone(),
+            Buffer::Packed(_) => None,
+        };
+        buffers.filter_map(tensor).collect()
     }
 }
 
 impl LayerCache {
-    /// Writes `T` tokens at `start` and returns both buffers, whole: `[B, H_kv, capacity, d]`.
-    /// They must be dropped before the next write, or that one copies.
+    /// Writes `T` tokens at `start`.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[B, H_kv, T, d]`
     ///
     /// # Panics
     /// When the buffer is full.
-    pub(crate) fn append(
-        &mut self,
-        start: usize,
-        keys: Tensor<4>,
-        values: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        (write(&mut self.keys, start, keys), write(&mut self.values, start, values))
+    pub(crate) fn append(&mut self, start: usize, keys: Tensor<4>, values: Tensor<4>) {
+        self.keys.write(start, keys);
+        self.values.write(start, values);
+    }
+
+    /// Causal attention of the `T` newest of `total` tokens; see [`ops::attention_cached`].
+    ///
+    /// # Shapes
+    /// `q` and output: `[B, H, T, d]`
+    pub(crate) fn attend(&self, q: Tensor<4>, total: usize) -> Tensor<4> {
+        match (&self.keys, &self.values) {
+            (Buffer::Packed(keys), Buffer::Packed(values)) if q.dims()[2] <= packed::STEP => {
+                packed::attend(q, keys, values, total)
+            }
+            (Buffer::Tensor(Some(keys)), Buffer::Tensor(Some(values))) => {
+                ops::attention_cached(q, keys.clone(), values.clone(), total)
+            }
+            _ => {
+                let (keys, values) = self.held(total, &q);
+                ops::attention_cached(q, keys, values, total)
+            }
+        }
+    }
+
+    /// Keys and values of the first `total` tokens, `[B, H_kv, total, d]`, in the dtype of `q`.
+    pub(crate) fn held(&self, total: usize, q: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        (self.keys.held(total, q), self.values.held(total, q))
     }
 }
 
-/// Takes the buffer out, so that it is the only owner while it is written.
-fn write(slot: &mut Option<Tensor<4>>, start: usize, new: Tensor<4>) -> Tensor<4> {
-    let [batch, heads, tokens, width] = new.dims();
-    let buffer = slot.take().expect("the buffer is put back by every write");
-    assert!(start + tokens <= buffer.dims()[2], "the key-value cache is full");
-    let new = new.cast(buffer.dtype());
-    let buffer = buffer.slice_assign([0..batch, 0..heads, start..start + tokens, 0..width], new);
-    slot.insert(buffer).clone()
-}
+impl Buffer {
+    /// Takes a tensor out, so that it has one owner while it is written.
+    fn write(&mut self, start: usize, new: Tensor<4>) {
+        let slot = match self {
+            Self::Tensor(slot) => slot,
+            Self::Packed(kept) => return kept.write(start, new),
+        };
+        let [batch, heads, tokens, width] = new.dims();
+        let buffer = slot.take().expect("the buffer is put back by every write");
+        assert!(start + tokens <= buffer.dims()[2], "the key-value cache is full");
+        let new = new.cast(buffer.dtype());
+        let place = [0..batch, 0..heads, start..start + tokens, 0..width];
+        *slot = Some(buffer.slice_assign(place, new));
+    }
 
-/// Replaces a buffer by a larger one with the same first `len` columns.
-fn enlarge(slot: &mut Option<Tensor<4>>, len: usize, capacity: usize) {
-    let Some(old) = slot.take() else { return };
-    let [batch, heads, _, width] = old.dims();
-    let empty = Tensor::zeros([batch, heads, capacity, width], (&old.device(), old.dtype()));
-    let new = if len == 0 {
-        empty
-    } else {
-        let held = [0..batch, 0..heads, 0..len, 0..width];
-        empty.slice_assign(held.clone(), old.slice(held))
-    };
-    *slot = Some(new);
+    fn held(&self, total: usize, q: &Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Packed(kept) => kept.held(total, &q.device(), q.dtype()),
+            Self::Tensor(buffer) => {
+                let buffer = buffer.clone().expect("the buffer is put back by every write");
+                buffer.slice_dim(2, 0..total).cast(q.dtype())
+            }
+        }
+    }
+
+    /// Replaces a buffer by a larger one with the same first `len` tokens.
+    fn enlarge(&mut self, len: usize, capacity: usize) {
+        let slot = match self {
+            Self::Tensor(slot) => slot,
+            Self::Packed(kept) => return *kept = kept.enlarged(len, capacity),
+        };
+        let Some(old) = slot.take() else { return };
+        let [batch, heads, _, width] = old.dims();
+        let empty = Tensor::zeros([batch, heads, capacity, width], (&old.device(), old.dtype()));
+        let new = if len == 0 {
+            empty
+        } else {
+            let held = [0..batch, 0..heads, 0..len, 0..width];
+            empty.slice_assign(held.clone(), old.slice(held))
+        };
+        *slot = Some(new);
+    }
 }

@@ -97,26 +97,50 @@ impl Linear {
     /// - `x`: `[…, in]`
     /// - output: `[…, out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mut dims = x.dims();
-        let input = dims[D - 1];
-        let rows = dims.iter().product::<usize>() / input;
-        let x = x.reshape([rows, input]);
-        let change = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let y = match &self.packed {
-            Some(packed) => packed.forward(x),
-            None => ops::linear(x, self.weight.val()),
-        }; // [rows, out]
-        dims[D - 1] = y.dims()[1];
-        let y = match change {
-            Some(change) => y + change,
-            None => y,
-        };
-        let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        };
-        y.reshape(dims)
+        let [y] = together([self], x);
+        y
     }
+}
+
+/// Applies each of these layers to the same `x`, as [`Linear::forward`] does. Rounded weights do so
+/// in one go.
+///
+/// # Shapes
+/// As [`Linear::forward`].
+pub fn together<const N: usize, const D: usize>(
+    layers: [&Linear; N],
+    x: Tensor<D>,
+) -> [Tensor<D>; N] {
+    let mut dims = x.dims();
+    let input = dims[D - 1];
+    let rows = dims.iter().product::<usize>() / input;
+    let x = x.reshape([rows, input]);
+    let changes = layers.map(|layer| layer.lora.as_ref().map(|lora| lora.forward(x.clone())));
+    let mut parts = products(layers, x).into_iter().zip(changes);
+    layers.map(|layer| {
+        let (mut y, change) = parts.next().expect("as many as layers"); // [rows, out]
+        if let Some(change) = change {
+            y = y + change;
+        }
+        if let Some(bias) = &layer.bias {
+            y = y + bias.val().unsqueeze();
+        }
+        dims[D - 1] = y.dims()[1];
+        y.reshape(dims)
+    })
+}
+
+/// `x · Wᵀ` for the weight of each layer.
+fn products<const N: usize>(layers: [&Linear; N], x: Tensor<2>) -> Vec<Tensor<2>> {
+    let packed: Vec<&Packed> = layers.iter().filter_map(|layer| layer.packed.as_ref()).collect();
+    if packed.len() == N && Packed::alike(&packed) {
+        return Packed::forward_each(&packed, x);
+    }
+    let product = |layer: &Linear| match &layer.packed {
+        Some(packed) => packed.forward(x.clone()),
+        None => ops::linear(x.clone(), layer.weight.val()),
+    };
+    layers.map(product).into()
 }
 
 /// Outputs of [`Linear::cross_entropy`] in memory at any time, 128 MiB in f32 and three times that

@@ -17,7 +17,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::config::{ConfigError, in_range, positive};
 use crate::kv_cache::{KvCache, LayerCache};
-use crate::linear::{Linear, LinearConfig};
+use crate::linear::{Linear, LinearConfig, together};
 use crate::ops;
 use crate::rope::{Positions, Rope, RopeSlice};
 
@@ -314,9 +314,8 @@ impl SelfAttention {
             let width = y.dims()[2] / heads;
             y.reshape([batch, tokens, heads, width]) // [B, T, H, d]
         };
-        let q = heads(self.q_proj.forward(x.clone()), self.heads);
-        let k = heads(self.k_proj.forward(x.clone()), self.kv_heads);
-        let v = heads(self.v_proj.forward(x), self.kv_heads);
+        let [q, k, v] = together([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let (q, k, v) = (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
         if let (None, Some(documents)) = (&slot, &view.documents) {
             let y = ops::attention_rows([q, k, v], Some(rope.factors()), Some(documents.clone()));
             return self.o_proj.forward(y.flatten::<3>(2, 3)); // of [B, T, H·d]
@@ -333,11 +332,12 @@ impl SelfAttention {
                     let y = ops::attention_rows(parts, None, Some(documents.clone()));
                     return self.o_proj.forward(y.flatten::<3>(2, 3));
                 }
-                let (k, v) = cache.append(start, k, v); // [B, H_kv, capacity, d]
+                cache.append(start, k, v);
                 if view.hidden.is_none() {
-                    ops::attention_cached(q, k, v, total)
+                    cache.attend(q, total)
                 } else {
-                    self.attend(q, k.slice_dim(2, 0..total), v.slice_dim(2, 0..total), view)
+                    let (k, v) = cache.held(total, &q); // [B, H_kv, total, d]
+                    self.attend(q, k, v, view)
                 }
             }
         }; // [B, H, T, d]
@@ -350,7 +350,7 @@ impl SelfAttention {
     /// `[B, H, T, d]` over `[B, H_kv, total, d]`.
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, view: &View) -> Tensor<4> {
         let group = self.heads / self.kv_heads;
-        let whole = |cache: Tensor<4>| repeat_heads(cache.cast(q.dtype()), group);
+        let whole = |heads: Tensor<4>| repeat_heads(heads, group);
         let (k, v) = (whole(k), whole(v));
         attention(q, k, v, view.hidden.clone(), None, view.options)
     }
@@ -358,7 +358,7 @@ impl SelfAttention {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        let [gate, up] = together([&self.gate_proj, &self.up_proj], x);
         self.down_proj.forward(ops::swiglu(gate, up))
     }
 }

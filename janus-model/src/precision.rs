@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 
 use crate::error::Error;
 use crate::ops::Products;
-use crate::packed::Bits;
+use crate::packed::{Bits, Kept};
 
 /// The families of devices that differ in what they compute well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,25 @@ pub struct Precision {
     pub packed: Option<Bits>,
 }
 
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// As numbers of this format.
+    Float(DType),
+    /// In 8 bits, 32 numbers with one scale in bf16; on the CPU.
+    Packed,
+}
+
+impl CacheFormat {
+    /// Bytes of one token's numbers of so many heads.
+    pub fn bytes(self, heads: u64, width: u64) -> u64 {
+        match self {
+            Self::Float(dtype) => heads * width * dtype.size() as u64,
+            Self::Packed => Kept::bytes(heads, width),
+        }
+    }
+}
+
 impl Precision {
     /// Everything in f32.
     pub const F32: Self = Self {
@@ -105,11 +124,12 @@ impl Precision {
     }
 
     /// The format of keys and values in the cache: where factors are rounded, these are, too, which
-    /// halves the bytes of a step that are not weights.
-    pub fn cache(&self) -> DType {
-        match self.products {
-            Products::F32 => self.compute,
-            Products::Bf16 | Products::Bf16Steps => DType::BF16,
+    /// halves the bytes of a step that are not weights, and halves them again beside packed weights.
+    pub fn cache(&self) -> CacheFormat {
+        match (self.packed, self.products) {
+            (Some(_), _) => CacheFormat::Packed,
+            (None, Products::F32) => CacheFormat::Float(self.compute),
+            (None, Products::Bf16 | Products::Bf16Steps) => CacheFormat::Float(DType::BF16),
         }
     }
 

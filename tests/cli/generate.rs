@@ -85,7 +85,7 @@ fn steps_are_rounded_where_that_is_asked_for() {
     let (alone, _) = draw("alone.png", &["--rounded-steps", "--at-once", "1"]);
     assert_eq!(codes(&rounded, 1), codes(&alone, 1), "a picture depends on those beside it");
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") {
+    if janus_model::ops::Instructions::get().bf16 {
         assert_ne!(codes(&rounded, 0), codes(&exact, 0), "nothing was rounded");
     }
     let model = fixtures().join("tiny-pro/original");
@@ -96,7 +96,7 @@ fn steps_are_rounded_where_that_is_asked_for() {
     let words = ["--reproduce", "exact-2.png", "--rounded-steps", "--output", "c.png", "--model"];
     let other = run(here.path(), &[&["generate"], &words[..], &[model.to_str().unwrap()]].concat());
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") {
+    if janus_model::ops::Instructions::get().bf16 {
         assert_eq!((other.code, other.stdout.as_str()), (1, "c.png\ndiffers\n"), "{other}");
     }
     let record = crate::generate_again::record(&here.path().join("c.png"));

@@ -196,8 +196,8 @@ fn split(
 /// Keys and values of `rows` rows of `tokens` tokens: `2 · layers · H_kv · d` numbers per token.
 pub fn cache_bytes(config: &JanusConfig, precision: &Precision, rows: usize, tokens: usize) -> u64 {
     let llm = &config.language;
-    let per_token = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim;
-    (per_token * rows) as u64 * tokens as u64 * size(precision.cache())
+    let heads = 2 * llm.num_hidden_layers as u64 * llm.num_key_value_heads as u64;
+    precision.cache().bytes(heads, llm.head_dim as u64) * rows as u64 * tokens as u64
 }
 
 /// The largest tensor of the cache: keys or values of one layer.
@@ -275,6 +275,7 @@ fn painting(config: &JanusConfig, place: &Place, work: &Workload) -> u64 {
 #[cfg(test)]
 mod tests {
     use janus_model::ops::Products;
+    use janus_model::packed::Bits;
 
     use super::*;
 
@@ -293,6 +294,8 @@ mod tests {
         assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &exact, 1, 1), 393_216);
         let rounded = exact.with_products(Products::Bf16);
         assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &rounded, 1, 1), 196_608);
+        let packed = Precision { packed: Some(Bits::Four), ..rounded };
+        assert_eq!(cache_bytes(&JanusConfig::pro_1b(), &packed, 1, 1), 104_448);
     }
 
     /// What `tests/reference/peak_memory.py` measured at 1B with a prompt of 24 tokens, less the

@@ -147,31 +147,24 @@ mod x86 {
 
     use super::CHAINS;
 
-    #[target_feature(enable = "avx512f")]
-    pub fn wide(links: usize) -> f64 {
-        let by = black_box(_mm512_set1_ps(0.5));
-        let mut sums = [_mm512_set1_ps(1.0); CHAINS];
-        for _ in 0..links {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(*sum, by, by);
+    macro_rules! chains {
+        ($name:ident, $features:literal, $lanes:literal, $set:ident, $multiply_add:ident) => {
+            #[target_feature(enable = $features)]
+            pub fn $name(links: usize) -> f64 {
+                let by = black_box($set(0.5));
+                let mut sums = [$set(1.0); CHAINS];
+                for _ in 0..links {
+                    for sum in &mut sums {
+                        *sum = $multiply_add(*sum, by, by);
+                    }
+                }
+                black_box(sums);
+                (2 * $lanes * CHAINS * links) as f64
             }
-        }
-        black_box(sums);
-        (2 * 16 * CHAINS * links) as f64
+        };
     }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn half_wide(links: usize) -> f64 {
-        let by = black_box(_mm256_set1_ps(0.5));
-        let mut sums = [_mm256_set1_ps(1.0); CHAINS];
-        for _ in 0..links {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, by, by);
-            }
-        }
-        black_box(sums);
-        (2 * 8 * CHAINS * links) as f64
-    }
+    chains!(wide, "avx512f", 16, _mm512_set1_ps, _mm512_fmadd_ps);
+    chains!(half_wide, "avx2,fma", 8, _mm256_set1_ps, _mm256_fmadd_ps);
 
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub fn pairs(links: usize) -> f64 {
@@ -205,8 +198,23 @@ mod tests {
 
     #[test]
     fn chains_count_what_they_do() {
-        let per_link = chains(3) / 3.0;
-        assert_eq!(per_link % (2.0 * CHAINS as f64), 0.0);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let there = Instructions::get();
+            let lanes = if there.avx512 {
+                16
+            } else if there.avx2 {
+                8
+            } else {
+                4
+            };
+            assert_eq!(chains(3), (3 * 2 * lanes * CHAINS) as f64);
+            if there.bf16 {
+                // SAFETY: the features are there.
+                let pairs = unsafe { x86::pairs(3) };
+                assert_eq!(pairs, 2.0 * chains(3));
+            }
+        }
         assert!((0..2).all(|_| best(|_| 1.0) > 0.0));
     }
 }

@@ -20,6 +20,7 @@ pub mod flex;
 mod gelu;
 mod instructions;
 mod memory;
+pub mod portions;
 mod products;
 pub mod reference;
 pub(crate) mod shared;

@@ -115,6 +115,18 @@ pub fn largest(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, v| most.max(*v))
 }
 
+widest! {
+    /// `eˣ / Σ eˣ`, of x below its largest.
+    pub fn softmax(line: &mut [f32]) {
+        let most = largest(line);
+        line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
+        let line_now: &[f32] = line;
+        let whole = sum(line_now.len(), |i| line_now[i]);
+        let share = 1.0 / whole;
+        line.iter_mut().for_each(|x| *x *= share);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,12 +11,16 @@
 //! | `mod.rs` | how weights lie |
 //! | `round.rs` | which whole numbers stand for weights and activations |
 //! | `multiply.rs` | products, with the body that all others equal |
+//! | `kept.rs` `kept_x86.rs` | keys and values in 8 bits, and attention over them |
 //! | `vnni.rs` `avx2.rs` `neon.rs` | the same, faster |
 //!
 //! Files hold them, too: [`crate::checkpoint::packed`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod kept;
+#[cfg(target_arch = "x86_64")]
+mod kept_x86;
 mod multiply;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,6 +31,8 @@ mod vnni;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+
+pub(crate) use kept::{Kept, STEP, attend};
 
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
 use bytemuck::{Pod, Zeroable};
@@ -220,11 +226,30 @@ impl Packed {
     /// - `x`: `[rows, in]`
     /// - output: `[rows, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        Self::forward_each(&[self], x).remove(0)
+    }
+
+    /// The products of each of these matrices, which must be [alike](Self::alike), in one go.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`].
+    ///
+    /// # Panics
+    /// When they are not alike, or none.
+    pub fn forward_each(matrices: &[&Self], x: Tensor<2>) -> Vec<Tensor<2>> {
         let ([rows, _], device, dtype) = (x.dims(), x.device(), x.dtype());
         let data = x.into_data().convert::<f32>();
         let x = data.as_slice::<f32>().expect("they were just made f32");
-        let y = TensorData::new(self.multiply(x, rows), [rows, self.output]);
-        Tensor::from_data(y, (&device, dtype))
+        let products = multiply::multiply(matrices, x, rows).into_iter().zip(matrices);
+        let tensor = |(y, matrix): (Vec<f32>, &&Self)| {
+            Tensor::from_data(TensorData::new(y, [rows, matrix.output]), (&device, dtype))
+        };
+        products.map(tensor).collect()
+    }
+
+    /// Whether activations that are rounded for one of them are for all.
+    pub fn alike(matrices: &[&Self]) -> bool {
+        matrices.windows(2).all(|two| (two[0].input, two[0].bits) == (two[1].input, two[1].bits))
     }
 
     /// Bytes of a matrix; `None` where that is no number.

@@ -14,6 +14,7 @@ use super::neon;
 use super::{BLOCK, Bits, GROUP, Line, PANEL, Packed, round, scale, weight};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, vnni};
+use crate::ops::portions::in_portions;
 use crate::ops::shared::Shared;
 use crate::ops::simd::widest;
 
@@ -141,44 +142,75 @@ impl Rounded {
     }
 }
 
-impl Packed {
-    /// `[rows, in]` gives `[rows, out]`.
-    pub(super) fn multiply(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        self.multiply_by(x, rows, Body::best())
-    }
+/// A matrix while it is multiplied.
+struct Part<'a> {
+    lines: &'a [Line],
+    output: usize,
+    /// Its first piece of work, of those of all matrices.
+    first: usize,
+    to: Shared,
+}
 
-    fn multiply_by(&self, x: &[f32], rows: usize, body: Body) -> Vec<f32> {
-        assert_eq!(x.len(), rows * self.input, "packed weights: widths differ");
-        if rows * self.output == 0 || self.input == 0 {
-            return vec![0.0; rows * self.output];
-        }
-        let mut y = Vec::<f32>::with_capacity(rows * self.output);
-        let x = Rounded::new(x, rows, self.input, self.bits);
-        let each = self.input.div_ceil(BLOCK) * self.bits.lines();
+/// `[rows, in]` gives `[rows, out]` for each of these matrices, which are [alike](Packed::alike).
+/// Activations are rounded once for all, and no thread waits for others between two of them.
+pub(super) fn multiply(matrices: &[&Packed], x: &[f32], rows: usize) -> Vec<Vec<f32>> {
+    multiply_by(matrices, x, rows, Body::best())
+}
+
+fn multiply_by(matrices: &[&Packed], x: &[f32], rows: usize, body: Body) -> Vec<Vec<f32>> {
+    let (input, bits) = (matrices[0].input, matrices[0].bits);
+    assert!(Packed::alike(matrices), "packed weights: matrices are not alike");
+    assert_eq!(x.len(), rows * input, "packed weights: widths differ");
+    if rows * input == 0 {
+        return matrices.iter().map(|matrix| vec![0.0; rows * matrix.output]).collect();
+    }
+    let x = Rounded::new(x, rows, input, bits);
+    let room = |matrix: &&Packed| Vec::<f32>::with_capacity(rows * matrix.output);
+    let mut results: Vec<_> = matrices.iter().map(room).collect();
+    let each = input.div_ceil(BLOCK) * bits.lines();
+    let (mut parts, mut pieces) = (Vec::with_capacity(matrices.len()), 0);
+    for (matrix, y) in matrices.iter().zip(&mut results) {
         let to = Shared::empty(y.spare_capacity_mut());
-        let pieces = self.lines.par_chunks(ABREAST * each).with_min_len(2).enumerate();
-        pieces.for_each(|(piece, lines)| {
-            for first in (0..rows).step_by(TOGETHER) {
-                let count = TOGETHER.min(rows - first);
-                let mut sums = [[0.0f32; PANEL]; ABREAST * TOGETHER];
-                let sums = &mut sums[..lines.len() / each * count];
-                body.meet((lines, each), self.bits, &x, first, sums);
-                for (at, sums) in sums.iter().enumerate() {
-                    let (row, column) =
-                        (first + at % count, (ABREAST * piece + at / count) * PANEL);
-                    let held = PANEL.min(self.output - column);
-                    // SAFETY: the row and the panel's columns lie in the result; no other piece
-                    // owns these columns.
-                    unsafe {
-                        let to = to.at(row * self.output + column);
-                        to.copy_from_nonoverlapping(sums.as_ptr(), held);
-                    }
+        let part = Part { lines: &matrix.lines, output: matrix.output, first: pieces, to };
+        pieces += part.lines.len().div_ceil(ABREAST * each);
+        parts.push(part);
+    }
+    in_portions(
+        pieces,
+        || (),
+        |(), piece| {
+            let part = &parts[parts.partition_point(|part| part.first <= piece) - 1];
+            part.meet(piece - part.first, each, bits, &x, rows, body);
+        },
+    );
+    for (y, matrix) in results.iter_mut().zip(matrices) {
+        // SAFETY: pieces have all panels, and each of them was met with all rows.
+        unsafe { y.set_len(rows * matrix.output) };
+    }
+    results
+}
+
+impl Part<'_> {
+    /// One piece of work: [`ABREAST`] panels of `each` lines, or what is left, and all rows.
+    fn meet(&self, piece: usize, each: usize, bits: Bits, x: &Rounded, rows: usize, body: Body) {
+        let lines = &self.lines[piece * ABREAST * each..];
+        let lines = &lines[..lines.len().min(ABREAST * each)];
+        for first in (0..rows).step_by(TOGETHER) {
+            let count = TOGETHER.min(rows - first);
+            let mut sums = [[0.0f32; PANEL]; ABREAST * TOGETHER];
+            let sums = &mut sums[..lines.len() / each * count];
+            body.meet((lines, each), bits, x, first, sums);
+            for (at, sums) in sums.iter().enumerate() {
+                let (row, column) = (first + at % count, (ABREAST * piece + at / count) * PANEL);
+                let held = PANEL.min(self.output - column);
+                // SAFETY: the row and the panel's columns lie in the result; no other piece owns
+                // these columns.
+                unsafe {
+                    let to = self.to.at(row * self.output + column);
+                    to.copy_from_nonoverlapping(sums.as_ptr(), held);
                 }
             }
-        });
-        // SAFETY: pieces have all panels, and each of them was met with all rows.
-        unsafe { y.set_len(rows * self.output) };
-        y
+        }
     }
 }
 
@@ -231,9 +263,10 @@ mod tests {
                 let rounded = packed.values();
                 for rows in [1, 2, 3, 7, 8, 9, 20] {
                     let x = numbers(rows * input, rows as u32);
-                    let plain = packed.multiply_by(&x, rows, Body::Plain);
+                    let by = |body| multiply_by(&[&packed], &x, rows, body).remove(0);
+                    let plain = by(Body::Plain);
                     for body in Body::all() {
-                        let found = packed.multiply_by(&x, rows, body);
+                        let found = by(body);
                         assert_eq!(found, plain, "{body:?} {bits:?} {output} {input} {rows}");
                     }
                     let mut worst = 0.0f64;
@@ -247,6 +280,21 @@ mod tests {
                     // Half a step of activations against weights up to 1, at random.
                     assert!(worst < 0.02 * (input as f64).sqrt(), "{output} {input} {worst}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn matrices_met_together_are_met_as_if_alone() {
+        for bits in [Bits::Eight, Bits::Four] {
+            let outputs = [50, 0, 16, 33];
+            let matrix = |output| packed(&numbers(output * 70, output as u32), output, 70, bits);
+            let matrices = outputs.map(matrix);
+            for rows in [0, 1, 2, 9] {
+                let x = numbers(rows * 70, 5);
+                let alone = |matrix| multiply(&[matrix], &x, rows).remove(0);
+                let together = multiply(&matrices.each_ref(), &x, rows);
+                assert_eq!(together, matrices.each_ref().map(alone));
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::ops::simd::{LANES, widest};
 const _: () = assert!(GROUP == LANES, "a group is rounded lane by lane");
 
 /// Adding it rounds to a whole number, ties to even, which then stands in the lowest bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 widest! {
     /// Rounds a row of weights into its lane of a panel, which is still zero.

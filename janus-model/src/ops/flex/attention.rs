@@ -10,11 +10,12 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, TensorData};
 use half::bf16;
-use rayon::prelude::*;
 
 use super::attention_pairs::{self, Held};
 use super::rows::{Widen, tile};
 use crate::ops::Instructions;
+use crate::ops::portions::in_portions;
+use crate::ops::shared::Shared;
 use crate::ops::simd::{ask, exp, largest, multiply_add};
 
 /// Elements of a key that meet those of a query at once.
@@ -101,10 +102,12 @@ fn attend(
     let (size, group) = (Size { total, tokens, width }, heads / kv_heads);
     let first = |at: usize| (at / heads * kv_heads + at % heads / group) * capacity * width;
     let q = super::numbers(q);
-    let mut y = vec![0.0; q.len()];
-    let parts = y.par_chunks_mut(tokens * width).zip(q.par_chunks(tokens * width)).enumerate();
-    parts.for_each_init(Vec::new, |weights, (at, (y, q))| {
-        head(q, first(at), first(at + 1), y, size, weights);
+    let (mut y, each) = (vec![0.0; q.len()], tokens * width);
+    let shared = Shared::new(&mut y);
+    in_portions(batch * heads, Vec::new, |weights, at| {
+        // SAFETY: every head has its own part of the result.
+        let y = unsafe { std::slice::from_raw_parts_mut(shared.at(at * each), each) };
+        head(&q[at * each..][..each], first(at), first(at + 1), y, size, weights);
     });
     FloatTensor::<Flex>::from_data(TensorData::new(y, [batch, heads, tokens, width]))
 }

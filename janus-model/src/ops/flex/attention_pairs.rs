@@ -62,7 +62,7 @@ mod x86 {
     use half::bf16;
 
     use super::{Held, Size};
-    use crate::ops::flex::attention_rows::softmax;
+    use crate::ops::simd::softmax;
 
     /// Numbers that are widened at once.
     pub const CHUNK: usize = 32;

@@ -17,11 +17,12 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::integers;
+use super::rotation::turn;
 use super::share::{Heads, Matrix, product};
 use super::tiles::Sink;
 use crate::ops::products::{Products, products};
 use crate::ops::shared::Shared;
-use crate::ops::simd::{exp, largest, multiply_add, sum, widest};
+use crate::ops::simd::{multiply_add, softmax, sum, widest};
 
 /// Queries at a time.
 const BLOCK: usize = 64;
@@ -305,37 +306,12 @@ fn first_in_row(numbers: &[i64]) -> Option<Vec<usize>> {
 }
 
 widest! {
-    /// `eˣ / Σ eˣ`, of x below its largest.
-    pub fn softmax(line: &mut [f32]) {
-        let most = largest(line);
-        line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
-        let line_now: &[f32] = line;
-        let whole = sum(line_now.len(), |i| line_now[i]);
-        let share = 1.0 / whole;
-        line.iter_mut().for_each(|x| *x *= share);
-    }
-}
-
-widest! {
     /// From the gradient by the weights to that by the scores: `w·(g − Σ w·g)`.
     fn softmax_back(slopes: &mut [f32], weights: &[f32]) {
         let weights = &weights[..slopes.len()];
         let slopes_now: &[f32] = slopes;
         let mean = sum(weights.len(), |i| weights[i] * slopes_now[i]);
         slopes.iter_mut().zip(weights).for_each(|(g, w)| *g = w * (*g - mean));
-    }
-}
-
-widest! {
-    fn turn(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, to: &mut [f32]) {
-        let half = cos.len();
-        let (sin, a, b) = (&sin[..half], &x[..half], &x[half..2 * half]);
-        let (first, second) = to.split_at_mut(half);
-        let (first, second) = (&mut first[..half], &mut second[..half]);
-        for i in 0..half {
-            first[i] = multiply_add::<FMA>(a[i], cos[i], -b[i] * sin[i]) * scale;
-            second[i] = multiply_add::<FMA>(b[i], cos[i], a[i] * sin[i]) * scale;
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Convolutions of stride 1 on processors with [`tiles`](super::tiles): the picture itself is the right
+//! Convolutions of stride 1 on processors with [`tiles`]: the picture itself is the right
 //! factor.
 //!
 //! A few rows of the picture at a time are laid out as `[row, step, place]`, with the border around
@@ -12,6 +12,7 @@
 use rayon::prelude::*;
 
 use super::conv::Size;
+use super::panels;
 use super::tiles::{self, Sink};
 use crate::ops::shared::Shared;
 
@@ -25,13 +26,13 @@ const TOGETHER: usize = 4;
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Vec<f32>> {
     let [channels, height, width] = size.output;
     let short = 4 * width < 3 * width.next_multiple_of(tiles::WIDE);
-    if !tiles::available() || size.rule.stride != 1 || short {
+    if !panels::available() || size.rule.stride != 1 || short {
         return None;
     }
     let layout = Layout::new(size);
     let steps = layout.offsets();
     let inner = steps.len() * layout.channels();
-    let panels = tiles::panels([channels, inner], layout.half, |channel, to| {
+    let left = panels::pack([channels, inner], layout.half, |channel, to| {
         layout.in_order(&weight[channel * size.column()..][..size.column()], to);
     });
     let mut y = Vec::<f32>::with_capacity(size.count * size.result());
@@ -62,7 +63,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Ve
                             (0..wide).for_each(|place| to.add(place).write(*bias));
                         }
                         let y = Sink { at: shared.at(at), stride: height * width, add: true };
-                        let panel = &panels[channel * steps.len()..];
+                        let panel = &left[channel * steps.len()..];
                         tiles::meet(y, [tall, wide], panel, &room[seen..], &steps, layout.half);
                     }
                 }
@@ -156,7 +157,7 @@ impl Layout {
                 to[left + seen..].fill(0);
                 let to = &mut to[left..left + seen];
                 match self.half {
-                    true => tiles::pair_up(&first[..seen], line(2 * step + 1), to),
+                    true => panels::pair_up(&first[..seen], line(2 * step + 1), to),
                     false => to.copy_from_slice(bytemuck::cast_slice(&first[..seen])),
                 }
             }

@@ -14,10 +14,12 @@ use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::panels::{self, Lines};
 use super::rows::{self, Widen};
 use super::steps::{self, Pairs};
 use super::strips::Split;
-use super::tiles::{self, Lines, Sink, Way};
+use super::tiles::{self, Sink, Way};
+use crate::ops::portions::in_portions;
 use crate::ops::products::{Products, products};
 use crate::ops::shared::Shared;
 
@@ -84,20 +86,26 @@ fn blocks(
         return y;
     }
     let shared = Shared::new(&mut y);
-    weight.par_chunks(block * size.input).enumerate().for_each(|(index, weight)| {
-        let first = index * block;
-        // SAFETY: row < rows and first + weight < output, so the place is inside `y`; no other
-        // piece owns this column.
-        meet(weight, &mut |row, weight, sum| unsafe {
-            *shared.at(row * size.output + first + weight) = sum;
-        });
-    });
+    let pieces = size.output.div_ceil(block);
+    in_portions(
+        pieces,
+        || (),
+        |(), piece| {
+            let first = piece * block;
+            let weight = &weight[first * size.input..size.output.min(first + block) * size.input];
+            // SAFETY: row < rows and first + weight < output, so the place is inside `y`; no other
+            // piece owns this column.
+            meet(weight, &mut |row, weight, sum| unsafe {
+                *shared.at(row * size.output + first + weight) = sum;
+            });
+        },
+    );
     y
 }
 
 /// Many rows of `x`, where the processor has [`tiles`] for them.
 fn in_tiles(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
-    if !tiles::available() {
+    if !panels::available() {
         return None;
     }
     let mut y = vec![0.0; size.rows * size.output];

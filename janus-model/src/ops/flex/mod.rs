@@ -10,6 +10,7 @@ mod group_norm;
 mod linear;
 mod loss;
 mod norm;
+mod panels;
 mod pointwise;
 mod rotation;
 mod rows;

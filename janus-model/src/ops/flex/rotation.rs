@@ -35,7 +35,7 @@ pub fn rotate(
             let factors = (own * row * tokens + token) * half;
             let factors = factors..factors + half;
             let from = &from[token * strides[2]..][..width];
-            turn(from, &cos[factors.clone()], &sin[factors], y);
+            turn(from, &cos[factors.clone()], &sin[factors], 1.0, y);
         }
     };
     let each = tokens * width;
@@ -47,16 +47,16 @@ pub fn rotate(
 }
 
 widest! {
-    /// Products are rounded before they are added, as PyTorch has it.
-    fn turn(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
+    /// A head turned, and scaled. Products are rounded before they are added, as PyTorch has it.
+    pub fn turn(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, y: &mut [f32]) {
         let _ = FMA;
         let half = cos.len();
         let (a, b, sin) = (&x[..half], &x[half..2 * half], &sin[..half]);
         let (first, second) = y.split_at_mut(half);
         let second = &mut second[..half];
         for i in 0..half {
-            first[i] = a[i] * cos[i] - b[i] * sin[i];
-            second[i] = b[i] * cos[i] + a[i] * sin[i];
+            first[i] = (a[i] * cos[i] - b[i] * sin[i]) * scale;
+            second[i] = (b[i] * cos[i] + a[i] * sin[i]) * scale;
         }
     }
 }

@@ -4,7 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 
-use super::tiles::{self, Lines, Sink, Way};
+use super::panels::Lines;
+use super::tiles::{self, Sink, Way};
 use crate::ops::products::{Products, products};
 
 /// A matrix in memory, and the distance of its neighbours down and across.

@@ -38,9 +38,9 @@ impl Pairs {
     pub fn new(x: &[f32], [rows, input]: [usize; 2]) -> Option<Self> {
         assert!(x.len() == rows * input && rows <= ROWS, "steps: lengths differ");
         #[cfg(target_arch = "x86_64")]
-        if super::tiles::available() {
+        if super::panels::available() {
             let wide = if rows <= FEW { FEW } else { rows.next_multiple_of(16) };
-            let panel = super::tiles::pairs(x, [rows, input], wide);
+            let panel = super::panels::pairs(x, [rows, input], wide);
             return Some(Self { panel, wide, rows, input });
         }
         None
@@ -73,7 +73,7 @@ mod x86 {
 
     use half::bf16;
 
-    use super::super::tiles::turned;
+    use super::super::panels::turned;
     use super::{FEW, Pairs, TALL};
 
     /// Weights of a row that are met before the next piece: a line of cache.
