@@ -1,6 +1,7 @@
 //! What a run says while it goes: a line with rate and time left, and notes that stay.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,6 +19,9 @@ use crate::report;
 const LINE: Duration = Duration::from_millis(200);
 /// How often a log that nobody watches gets one.
 const LOG: Duration = Duration::from_secs(60);
+/// Steps whose time says how long the others will take: many enough for checkpoints to count, few
+/// enough for an hour in which the machine slept to be forgotten soon.
+const RECENT: usize = 100;
 /// Bad samples that are named; the rest is counted.
 const NAMED: usize = 10;
 
@@ -100,16 +104,17 @@ pub struct Watch {
     /// Whether this line is wanted at all.
     wanted: bool,
     terminal: bool,
-    start: Instant,
-    first: u64,
+    /// When the newest steps were done, and with which number; first of all, where the run began.
+    recent: VecDeque<(u64, Instant)>,
     shown: Option<Instant>,
 }
 
 impl Watch {
     /// With or without a line of its own.
     pub fn new(summary: Rc<RefCell<Summary>>, wanted: bool) -> Self {
-        let (start, terminal) = (Instant::now(), io::stderr().is_terminal());
-        Self { summary, wanted, terminal, start, first: 0, shown: None }
+        let (recent, terminal) =
+            (VecDeque::from([(0, Instant::now())]), io::stderr().is_terminal());
+        Self { summary, wanted, terminal, recent, shown: None }
     }
 
     /// As the library calls it.
@@ -127,7 +132,7 @@ impl Watch {
                     self.note(&format!("passed over: {passed}"));
                 }
                 found.notes.iter().for_each(|note| self.note(note));
-                self.first = found.state.step;
+                self.recent = VecDeque::from([(found.state.step, Instant::now())]);
                 self.summary.borrow_mut().step = found.state.step;
                 self.note(&format!("going on after step {}", found.state.step));
             }
@@ -141,6 +146,7 @@ impl Watch {
                 }
             }
             Event::RolledBack { step, reason, to } => {
+                self.recent = VecDeque::from([(*to, Instant::now())]);
                 self.note(&format!("step {}: {reason}; back to step {to}", step + 1));
             }
         }
@@ -180,12 +186,16 @@ impl Watch {
             self.note(&format!("step {}: left out: {reason}", row.step));
         }
         let now = Instant::now();
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((row.step, now));
         let interval = if self.terminal { LINE } else { LOG };
         if !self.wanted || self.shown.is_some_and(|shown| now - shown < interval) {
             return;
         }
         self.shown = Some(now);
-        let line = self.line(row, now - self.start);
+        let line = self.line(row);
         if self.terminal {
             let _ = write!(io::stderr(), "\r{line}\x1b[K");
         } else {
@@ -193,10 +203,9 @@ impl Watch {
         }
     }
 
-    fn line(&self, row: &Row, elapsed: Duration) -> String {
+    fn line(&self, row: &Row) -> String {
         let steps = self.summary.borrow().steps;
-        let done = row.step.saturating_sub(self.first).max(1);
-        let each = elapsed.as_secs_f64() / done as f64;
+        let each = seconds_a_step(&self.recent);
         let left = each * steps.saturating_sub(row.step) as f64;
         let loss = losses(row.loss.unwrap_or(f64::NAN), row.loss_text, row.loss_image);
         format!(
@@ -225,6 +234,12 @@ impl Drop for Watch {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
+}
+
+/// From the first to the last of these steps.
+fn seconds_a_step(recent: &VecDeque<(u64, Instant)>) -> f64 {
+    let [(first, start), (last, end)] = [recent[0], recent[recent.len() - 1]];
+    (end - start).as_secs_f64() / last.saturating_sub(first).max(1) as f64
 }
 
 fn losses(all: f64, text: Option<f64>, image: Option<f64>) -> String {
@@ -257,6 +272,22 @@ mod tests {
     fn times_are_told_in_the_unit_people_use() {
         let told: Vec<String> = [5.0, 600.0, 7200.0, 400_000.0].map(duration).to_vec();
         assert_eq!(told, ["5 s", "10 min", "2.0 h", "4.6 days"]);
+    }
+
+    #[test]
+    fn the_newest_steps_say_how_long_the_others_take() {
+        let summary = Rc::new(RefCell::new(Summary::new(PathBuf::new(), 1000)));
+        let mut watch = Watch::new(summary, false);
+        let row = |step| Row { step, ..Row::default() };
+        (1..=3 * RECENT as u64).for_each(|step| watch.step(&row(step)));
+        assert_eq!(watch.recent.len(), RECENT + 1);
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        // Ten steps of two seconds, whatever came before.
+        watch.recent = (0..=10).map(|i| (500 + i, at(2 * i))).collect();
+        assert_eq!(seconds_a_step(&watch.recent), 2.0);
+        let alone = VecDeque::from([(7, start)]);
+        assert_eq!(seconds_a_step(&alone), 0.0);
     }
 
     #[test]

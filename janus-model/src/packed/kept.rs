@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn numbers(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().to_vec().unwrap()
+        x.into_data().try_to_vec().unwrap()
     }
 
     fn far(a: Tensor<4>, b: Tensor<4>) -> f32 {

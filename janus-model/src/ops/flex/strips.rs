@@ -66,11 +66,18 @@ impl Split {
 /// Rows whose even numbers come before the odd ones, in every chunk.
 #[cfg(target_arch = "x86_64")]
 fn halves(x: &[f32], input: usize, size: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(x.len().next_multiple_of(size));
-    for chunk in x.chunks_exact(input.max(1)).flat_map(|row| row.chunks(size)) {
-        for parity in [0, 1] {
-            let numbers = chunk.iter().skip(parity).step_by(2);
-            values.extend(numbers.chain(std::iter::repeat(&0.0)).take(size / 2));
+    let (rows, whole) = (x.len() / input.max(1), input.next_multiple_of(size));
+    let mut values = vec![0.0; rows * whole];
+    // Plain loops, for one thread does it while the others wait.
+    for (row, to) in x.chunks_exact(input.max(1)).zip(values.chunks_exact_mut(whole.max(1))) {
+        for (chunk, to) in row.chunks(size).zip(to.chunks_exact_mut(size)) {
+            let ((even, odd), (pairs, last)) = (to.split_at_mut(size / 2), chunk.as_chunks::<2>());
+            for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                [*even, *odd] = *pair;
+            }
+            if let [last] = last {
+                even[pairs.len()] = *last;
+            }
         }
     }
     values
