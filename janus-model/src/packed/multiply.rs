@@ -175,14 +175,11 @@ fn multiply_by(matrices: &[&Packed], x: &[f32], rows: usize, body: Body) -> Vec<
         pieces += part.lines.len().div_ceil(ABREAST * each);
         parts.push(part);
     }
-    in_portions(
-        pieces,
-        || (),
-        |(), piece| {
-            let part = &parts[parts.partition_point(|part| part.first <= piece) - 1];
-            part.meet(piece - part.first, each, bits, &x, rows, body);
-        },
-    );
+    let room = || [[0.0; PANEL]; ABREAST * TOGETHER];
+    in_portions(pieces, room, |sums, piece| {
+        let part = &parts[parts.partition_point(|part| part.first <= piece) - 1];
+        part.meet(piece - part.first, (each, bits), (&x, rows), sums, body);
+    });
     for (y, matrix) in results.iter_mut().zip(matrices) {
         // SAFETY: pieces have all panels, and each of them was met with all rows.
         unsafe { y.set_len(rows * matrix.output) };
@@ -191,14 +188,22 @@ fn multiply_by(matrices: &[&Packed], x: &[f32], rows: usize, body: Body) -> Vec<
 }
 
 impl Part<'_> {
-    /// One piece of work: [`ABREAST`] panels of `each` lines, or what is left, and all rows.
-    fn meet(&self, piece: usize, each: usize, bits: Bits, x: &Rounded, rows: usize, body: Body) {
+    /// One piece of work: [`ABREAST`] panels of `each` lines, or what is left, and all rows; `sums` is
+    /// room to work in.
+    fn meet(
+        &self,
+        piece: usize,
+        (each, bits): (usize, Bits),
+        (x, rows): (&Rounded, usize),
+        sums: &mut [[f32; PANEL]],
+        body: Body,
+    ) {
         let lines = &self.lines[piece * ABREAST * each..];
         let lines = &lines[..lines.len().min(ABREAST * each)];
         for first in (0..rows).step_by(TOGETHER) {
             let count = TOGETHER.min(rows - first);
-            let mut sums = [[0.0f32; PANEL]; ABREAST * TOGETHER];
             let sums = &mut sums[..lines.len() / each * count];
+            sums.fill([0.0; PANEL]);
             body.meet((lines, each), bits, x, first, sums);
             for (at, sums) in sums.iter().enumerate() {
                 let (row, column) = (first + at % count, (ABREAST * piece + at / count) * PANEL);
