@@ -30,6 +30,7 @@ pub struct LayerCache {
 
 /// `[B, H_kv, capacity, d]`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // two per layer, nearly always the large one
 enum Buffer {
     Tensor(Option<Tensor<4>>), // None only while being written
     Packed(Kept),

@@ -143,11 +143,13 @@ pub(super) struct Head<'a> {
     pub scales: &'a [bf16],
     pub width: usize,
     /// Where the numbers of the head that comes next are.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub next: *const i8,
 }
 
 impl<'a> Head<'a> {
     /// Whether so many tokens are there.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub fn holds(&self, tokens: usize) -> bool {
         self.numbers.len() == tokens * self.width
             && self.scales.len() == tokens * self.width.div_ceil(GROUP)
@@ -263,18 +265,24 @@ widest! {
     }
 }
 
-/// A query times a key.
+/// A query times a key, in lanes.
 #[inline(always)]
 fn score<const FMA: bool>(q: &[f32], key: &[i8], scales: &[bf16]) -> f32 {
-    let mut total = 0.0;
+    let mut lanes = [0.0f32; GROUP];
     for ((q, key), scale) in q.chunks(GROUP).zip(key.chunks(GROUP)).zip(scales) {
-        let mut sum = 0.0;
-        for (q, key) in q.iter().zip(key) {
-            sum = multiply_add::<FMA>(f32::from(*key), *q, sum);
+        let by = wide(*scale);
+        for ((lane, q), key) in lanes.iter_mut().zip(q).zip(key) {
+            *lane = multiply_add::<FMA>(f32::from(*key) * by, *q, *lane);
         }
-        total = multiply_add::<FMA>(sum, wide(*scale), total);
     }
-    total
+    let mut half = GROUP / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Values by their weights, summed.
@@ -305,7 +313,7 @@ mod tests {
     }
 
     fn numbers(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().try_to_vec().unwrap()
+        x.into_data().try_to_vec().expect("f32")
     }
 
     fn far(a: Tensor<4>, b: Tensor<4>) -> f32 {
