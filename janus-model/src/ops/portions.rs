@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 /// Does every piece once. A thread takes a portion of what is left, large ones first, so that it
-/// reads on where it was, and single pieces in the end, so that all are done at the same time:
-/// rayon's halves of halves leave a thread idle for up to an eighth of a product. `room` is what a
+/// reads on where it was, and single pieces in the end, so that all are done at the same time; with
+/// rayon's halves of halves, threads waited for half as long again (docs/benchmarks.md). `room` is what a
 /// thread keeps between its pieces.
 pub fn in_portions<R>(
     pieces: usize,

@@ -102,6 +102,19 @@ pub fn sum(count: usize, term: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// Sum of the lanes, halving.
+#[inline(always)]
+pub fn fold<const LANES: usize>(lanes: &mut [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 /// The largest of the values, of those that are numbers.
 #[inline(always)]
 pub fn largest(values: &[f32]) -> f32 {

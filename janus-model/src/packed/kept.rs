@@ -14,7 +14,7 @@ use super::GROUP;
 use super::round::ROUND;
 use crate::ops::portions::in_portions;
 use crate::ops::shared::Shared;
-use crate::ops::simd::{multiply_add, softmax, widest};
+use crate::ops::simd::{fold, multiply_add, softmax, widest};
 
 /// Tokens that a step may add; more are a prompt, whose attention is one of matrices.
 pub(crate) const STEP: usize = 8;
@@ -275,14 +275,7 @@ fn score<const FMA: bool>(q: &[f32], key: &[i8], scales: &[bf16]) -> f32 {
             *lane = multiply_add::<FMA>(f32::from(*key) * by, *q, *lane);
         }
     }
-    let mut half = GROUP / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
+    fold(&mut lanes)
 }
 
 /// Values by their weights, summed.

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::{BLOCK, Bits, GROUP, Line, PANEL};
-use crate::ops::simd::{LANES, widest};
+use crate::ops::simd::{LANES, fold, widest};
 
 const _: () = assert!(GROUP == LANES, "a group is rounded lane by lane");
 
@@ -53,7 +53,7 @@ fn four(weights: &[f32; GROUP]) -> f16 {
             met[lane] = whole * weights[lane];
             square[lane] = whole * whole;
         }
-        let (met, square) = (sum(&met), sum(&square));
+        let (met, square) = (fold(&mut met), fold(&mut square));
         // Σ(w − d·q)² with the best d = Σwq / Σq² is Σw² less this.
         let gain = met * met / square;
         if gain > most {
@@ -110,19 +110,6 @@ fn largest(values: &[f32; GROUP]) -> f32 {
         half /= 2;
     }
     sizes[0]
-}
-
-#[inline(always)]
-fn sum(values: &[f32; GROUP]) -> f32 {
-    let mut sums = *values;
-    let mut half = GROUP / 2;
-    while half > 0 {
-        for lane in 0..half {
-            sums[lane] += sums[lane + half];
-        }
-        half /= 2;
-    }
-    sums[0]
 }
 
 widest! {

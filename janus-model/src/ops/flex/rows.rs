@@ -7,7 +7,7 @@
 
 use half::{bf16, f16};
 
-use crate::ops::simd::multiply_add;
+use crate::ops::simd::{fold, multiply_add};
 
 /// A stored weight that becomes an f32 without rounding.
 pub trait Widen: bytemuck::Pod + Send + Sync {
@@ -116,19 +116,6 @@ pub fn tile<W: Widen, const FMA: bool, const ROWS: usize, const LANES: usize>(
         let rest = (body..width).map(|i| w[i].widen() * x[r * width + i]).sum::<f32>();
         sums[r] = fold(&mut lanes[r]) + rest;
     }
-}
-
-/// Sum of the lanes, halving.
-#[inline(always)]
-fn fold<const LANES: usize>(lanes: &mut [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
 
 #[cfg(test)]
