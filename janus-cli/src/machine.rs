@@ -80,8 +80,14 @@ pub fn start_threads(wish: Option<usize>) {
 /// Instructions that the products use where they are there, and whether they are.
 #[cfg(target_arch = "x86_64")]
 pub fn instructions() -> Vec<(&'static str, bool)> {
-    let Instructions { avx2, avx512, bf16, vnni } = Instructions::get();
-    vec![("avx2", avx2), ("avx512", avx512), ("avx512bf16", bf16), ("avx512vnni", vnni)]
+    let Instructions { avx2, avx512, bf16, vnni, matrices } = Instructions::get();
+    vec![
+        ("avx2", avx2),
+        ("avx512", avx512),
+        ("avx512bf16", bf16),
+        ("avx512vnni", vnni),
+        ("amx", matrices),
+    ]
 }
 
 /// Instructions that the products use where they are there, and whether they are.

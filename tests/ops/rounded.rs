@@ -120,8 +120,8 @@ fn convolutions_round_both_factors() {
         let (device, flex) = (&target.device, target.name.starts_with("flex"));
         for (kernel, stride) in [(3, 1), (3, 2), (1, 1)] {
             let rule = Convolution { stride, padding: [kernel / 2; 4] };
-            // Rows that tiles take, with a channel that has no other, and shorter ones.
-            for [channels, width] in [[20, 17], [21, 27]] {
+            // Rows that tiles take, with a channel that has no other, and shorter ones; whole matrices.
+            for [channels, width] in [[20, 17], [21, 27], [64, 33]] {
                 let x = noise([2, channels, 13, width], 1, device);
                 let weight = noise([14, channels, kernel, kernel], 2, device);
                 let bias = noise([14], 3, device);

@@ -14,8 +14,8 @@ Examples:
   janus doctor --json
 
 Each device multiplies two small matrices and is compared with the result worked out here.
-The instructions shown are those that are used: with JANUS_INSTRUCTIONS=avx512, avx2 or none,
-as on an older processor.
+The instructions shown are those that are used: with JANUS_INSTRUCTIONS=vectors,
+avx512, avx2 or none, as on an older processor.
 Exits with 1 when something is not as it should be; what, and what to do, is said on stderr.")]
 pub struct DoctorArgs {
     /// Look at a model, too: a folder, or a name from the cache.

@@ -266,7 +266,7 @@ impl Bench<'_> {
             "products": self.janus.precision().products, "threads": machine::threads(self.args.model.threads()),
             "num_images": self.args.num_images, "cfg": self.args.cfg, "codes": self.codes(),
             "ceiling": self.ceiling.map(|ceiling| json!({
-                "bytes_per_second": ceiling.read, "flop_per_second": ceiling.wide,
+                "bytes_per_second": ceiling.read, "flop_per_second": ceiling.products(false),
                 "rounded_flop_per_second": ceiling.narrow})),
             "stages": list, "peak_resident_bytes": peak,
             "private_bytes": process::memory().map(|memory| memory.private),
@@ -366,9 +366,10 @@ fn percent(share: f64) -> String {
 
 /// What the processor does at most, in words.
 fn most(ceiling: Ceiling) -> String {
-    let Ceiling { read, wide, narrow } = ceiling;
-    let narrow = narrow.map_or(String::new(), |rate| format!(", {} rounded to bf16", gflops(rate)));
-    format!("reads {}/s, {}{narrow}", size(read as u64), gflops(wide))
+    let (read, exact) = (ceiling.read, ceiling.products(false));
+    let narrow =
+        ceiling.narrow.map_or(String::new(), |rate| format!(", {} rounded to bf16", gflops(rate)));
+    format!("reads {}/s, {}{narrow}", size(read as u64), gflops(exact))
 }
 
 /// Measures what the processor does at most, on all threads.

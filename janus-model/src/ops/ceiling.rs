@@ -40,9 +40,14 @@ impl Ceiling {
         Self { read: read(), wide: arithmetic(chains), narrow: pairs() }
     }
 
-    /// FLOP a second of products whose factors are rounded to bf16, or are not.
+    /// FLOP a second of products whose factors are rounded to bf16, or are not. What is not rounded is
+    /// counted once, if matrices do it in thirds, too.
     pub fn products(&self, rounded: bool) -> f64 {
-        self.narrow.filter(|_| rounded).unwrap_or(self.wide)
+        match self.narrow {
+            Some(narrow) if rounded => narrow,
+            Some(narrow) if Instructions::get().matrices => self.wide.max(narrow / 3.0),
+            _ => self.wide,
+        }
     }
 }
 
@@ -130,8 +135,12 @@ fn chains(links: usize) -> f64 {
     (2 * CHAINS * LANES * links) as f64
 }
 
-/// Pairs of bf16, where there are instructions for them.
+/// Pairs of bf16, where there are instructions for them: whichever are the fastest.
 fn pairs() -> Option<f64> {
+    #[cfg(all(target_arch = "x86_64", feature = "cpu"))]
+    if Instructions::get().matrices {
+        return Some(arithmetic(super::flex::multiply_matrices));
+    }
     #[cfg(target_arch = "x86_64")]
     if Instructions::get().bf16 {
         // SAFETY: the features are there.

@@ -11,9 +11,9 @@ pub enum Products {
     /// Nothing.
     #[default]
     F32,
-    /// bf16, where both are f32 or bf16 and the processor multiplies pairs of bf16 (AVX-512 BF16),
-    /// which doubles its speed; nothing elsewhere. A factor changes by up to 1/512 of itself. A few
-    /// rows, as decoding has them, stay as they are.
+    /// bf16, where both are f32 or bf16 and the processor multiplies pairs of bf16 (AVX-512 BF16, or
+    /// matrices of them: AMX), which makes it at least twice as fast; nothing elsewhere. A factor
+    /// changes by up to 1/512 of itself. A few rows, as decoding has them, stay as they are.
     Bf16,
     /// The same, and a few rows of activations against weights in bf16, too: a step of many
     /// sequences takes two fifths less time, and its numbers are those of PyTorch in bf16 in kind.

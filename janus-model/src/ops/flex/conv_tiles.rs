@@ -5,15 +5,16 @@
 //! them; a step is a channel, or a pair of them rounded to bf16. What 32 places of a result see at one
 //! place of the kernel then lies side by side, wherever in the kernel that is: nothing is copied nine
 //! times, and the layout of some rows stays in the cache. The weight is packed once. Sums are worked
-//! out channel after channel, and in each over the kernel.
+//! out channel after channel, and in each over the kernel; by matrices, place after place of the kernel,
+//! and in each over the channels, which lie equally far from one to the next.
 //!
 //! 2·C_out·C_in·k²·H·W FLOP; the picture is read little more than once.
 
 use rayon::prelude::*;
 
 use super::conv::Size;
-use super::panels;
-use super::tiles::{self, Sink};
+use super::panels::{self, Panels};
+use super::tiles::{self, Body, Course, Sink};
 use crate::ops::shared::Shared;
 
 /// Numbers of the layout at hand: 2 MiB.
@@ -26,32 +27,38 @@ const TOGETHER: usize = 4;
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Vec<f32>> {
     let [channels, height, width] = size.output;
     let short = 4 * width < 3 * width.next_multiple_of(tiles::WIDE);
-    if !panels::available() || size.rule.stride != 1 || short {
+    if size.rule.stride != 1 || short {
         return None;
     }
-    let layout = Layout::new(size);
-    let steps = layout.offsets();
-    let inner = steps.len() * layout.channels();
-    let left = panels::pack([channels, inner], layout.half, |channel, to| {
+    // Weights that are bf16, whatever they lie in.
+    let narrow = weight.iter().all(|weight| weight.to_bits() << 16 == 0);
+    let layout = Layout::new(size, narrow)?;
+    let (body, steps) = (layout.body, layout.offsets());
+    let (tall, inner) = (body.tall(), steps.len() * body.each());
+    let panel = steps.len();
+    let course = Course::new(body, steps, [1, layout.thirds], layout.steps * layout.places);
+    let left = panels::pack([channels, inner], body, |channel, to| {
         layout.in_order(&weight[channel * size.column()..][..size.column()], to);
     });
     let mut y = Vec::<f32>::with_capacity(size.count * size.result());
     let shared = Shared::empty(y.spare_capacity_mut());
     let rows = layout.rows();
     let pieces = height.div_ceil(rows);
-    (0..size.count * pieces).into_par_iter().for_each_init(Vec::new, |room, piece| {
+    (0..size.count * pieces).into_par_iter().for_each_init(Panels::default, |room, piece| {
         let (picture, first) = (piece / pieces, piece % pieces * rows);
         let rows = first..height.min(first + rows);
         layout.fill(&x[picture * size.picture()..][..size.picture()], rows.clone(), room);
+        let (left, room) = (left.numbers(), room.numbers());
         // Tiles of 32 places, by the row of the result and the first of them.
         let places = rows
             .clone()
             .flat_map(|row| (0..width).step_by(tiles::WIDE).map(move |place| [row, place]));
         let places: Vec<_> = places.collect();
+        let _ready = body.ready();
         for places in places.chunks(TOGETHER) {
-            for channel in (0..channels).step_by(tiles::TALL) {
+            for channel in (0..channels).step_by(tall) {
                 for [row, place] in places.iter().copied() {
-                    let tall = tiles::TALL.min(channels - channel);
+                    let tall = tall.min(channels - channel);
                     let wide = tiles::WIDE.min(width - place);
                     let at = picture * size.result() + (channel * height + row) * width + place;
                     let seen = (row - rows.start) * layout.row() + place;
@@ -63,8 +70,8 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Ve
                             (0..wide).for_each(|place| to.add(place).write(*bias));
                         }
                         let y = Sink { at: shared.at(at), stride: height * width, add: true };
-                        let panel = &left[channel * steps.len()..];
-                        tiles::meet(y, [tall, wide], panel, &room[seen..], &steps, layout.half);
+                        let panel = &left[channel * panel..];
+                        tiles::meet(body, y, [tall, wide], panel, &room[seen..], &course);
                     }
                 }
             }
@@ -78,8 +85,10 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Ve
 /// How some rows of the picture are laid out.
 struct Layout {
     size: Size,
-    /// Pairs of channels, rounded to bf16.
-    half: bool,
+    /// Who reads it: a step is a channel, or a pair of them rounded to bf16.
+    body: Body,
+    /// Parts of each number: its rows lie one after another.
+    thirds: usize,
     /// Channels, or pairs of them.
     steps: usize,
     /// Places of a row: with the border, and up to whole tiles.
@@ -87,16 +96,24 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(size: Size) -> Self {
-        let half = size.products.rounded();
-        let steps = size.input[0].div_ceil(if half { 2 } else { 1 });
+    /// Nothing where the processor cannot.
+    fn new(size: Size, narrow: bool) -> Option<Self> {
+        let channels = size.input[0];
+        let body = match Body::get(size.products.rounded(), narrow)? {
+            // Matrices would be filled with more than one zero for every channel.
+            Body::Matrices if !channels.is_multiple_of(32) => Body::Pairs,
+            Body::Thirds if !channels.is_multiple_of(32) => Body::Wide,
+            body => body,
+        };
+        let thirds = if body == Body::Thirds { panels::THIRDS } else { 1 };
+        let steps = channels.div_ceil(body.each());
         let places = size.output[2].next_multiple_of(tiles::WIDE) + size.kernel[1] - 1;
-        Self { size, half, steps, places }
+        Some(Self { size, body, thirds, steps, places })
     }
 
     /// Numbers of a row.
     fn row(&self) -> usize {
-        self.steps * self.places
+        self.thirds * self.steps * self.places
     }
 
     /// Rows of the result that are worked out from one layout: many, for those between two are laid
@@ -112,38 +129,49 @@ impl Layout {
     fn offsets(&self) -> Vec<usize> {
         let [tall, wide] = self.size.kernel;
         let offset = |step: usize, down: usize, across: usize| {
-            (down * self.steps + step) * self.places + across
+            down * self.row() + step * self.places + across
         };
         let kernel = (0..tall).flat_map(|down| (0..wide).map(move |across| (down, across)));
-        let step = |step| kernel.clone().map(move |(down, across)| offset(step, down, across));
-        (0..self.steps).flat_map(step).collect()
+        let kernel: Vec<_> = kernel.collect();
+        let mut offsets = vec![0; self.steps * kernel.len()];
+        for step in 0..self.steps {
+            for (place, (down, across)) in kernel.iter().enumerate() {
+                offsets[self.turn(step, place)] = offset(step, *down, *across);
+            }
+        }
+        offsets
     }
 
-    /// Channels of a step.
-    fn channels(&self) -> usize {
-        if self.half { 2 } else { 1 }
+    /// When a step meets a place of the kernel.
+    fn turn(&self, step: usize, place: usize) -> usize {
+        match self.body.of_matrices() {
+            true => place * self.steps + step,
+            false => step * self.size.kernel[0] * self.size.kernel[1] + place,
+        }
     }
 
     /// The weight of an output, `[C_in, k·k]`, in the order of the steps, numbers of a pair side by
     /// side.
     fn in_order(&self, weight: &[f32], to: &mut [f32]) {
-        let (each, kernel) = (self.channels(), self.size.kernel[0] * self.size.kernel[1]);
+        let (each, kernel) = (self.body.each(), self.size.kernel[0] * self.size.kernel[1]);
         to.fill(0.0); // the last channel may have no other
         for (channel, weight) in weight.chunks_exact(kernel).enumerate() {
-            let to = &mut to[channel / each * each * kernel + channel % each..];
-            to.iter_mut().step_by(each).zip(weight).for_each(|(to, weight)| *to = *weight);
+            for (place, weight) in weight.iter().enumerate() {
+                to[self.turn(channel / each, place) * each + channel % each] = *weight;
+            }
         }
     }
 
     /// Lays out what some rows of the result see of a picture.
-    fn fill(&self, x: &[f32], rows: std::ops::Range<usize>, room: &mut Vec<u32>) {
+    fn fill(&self, x: &[f32], rows: std::ops::Range<usize>, room: &mut Panels) {
         let ([channels, height, width], [top, left, ..]) =
             (self.size.input, self.size.rule.padding);
-        let (count, each) = (rows.len() + self.size.kernel[0] - 1, self.channels());
-        room.resize(count * self.row(), 0);
-        for (down, to) in room.chunks_exact_mut(self.row()).enumerate() {
+        let (count, each) = (rows.len() + self.size.kernel[0] - 1, self.body.each());
+        room.resize(count * self.row());
+        for (down, to) in room.numbers_mut().chunks_exact_mut(self.row()).take(count).enumerate() {
             let row = (rows.start + down).checked_sub(top).filter(|row| *row < height);
-            for (step, to) in to.chunks_exact_mut(self.places).enumerate() {
+            for (at, to) in to.chunks_exact_mut(self.places).enumerate() {
+                let (third, step) = (at / self.steps, at % self.steps);
                 let line = |channel: usize| {
                     let at = (channel * height + row?) * width;
                     (channel < channels).then(|| &x[at..at + width])
@@ -156,9 +184,12 @@ impl Layout {
                 let seen = (to.len() - left).min(width);
                 to[left + seen..].fill(0);
                 let to = &mut to[left..left + seen];
-                match self.half {
-                    true => panels::pair_up(&first[..seen], line(2 * step + 1), to),
-                    false => to.copy_from_slice(bytemuck::cast_slice(&first[..seen])),
+                match self.body {
+                    Body::Wide => to.copy_from_slice(bytemuck::cast_slice(&first[..seen])),
+                    _ => {
+                        let third = (self.body == Body::Thirds).then_some(third + 1);
+                        panels::pair_up(&first[..seen], line(2 * step + 1), third, to);
+                    }
                 }
             }
         }

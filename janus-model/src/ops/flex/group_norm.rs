@@ -6,11 +6,10 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
-use rayon::prelude::*;
 
 use super::numbers;
 use crate::ops::GroupRule;
-use crate::ops::shared::Shared;
+use crate::ops::shared::{Shared, in_pieces};
 use crate::ops::simd::{sigmoid, sum, widest};
 
 /// `[N, C, H, W]` to the same.
@@ -25,9 +24,9 @@ pub fn forward(
     let (x, weight, bias) = (numbers(&x), numbers(&weight), numbers(&bias));
     let (channels, places) = (shape[1], shape[2] * shape[3]);
     let group = channels / rule.groups;
-    let mut y = vec![0.0; x.len()];
     let size = (group * places).max(1);
-    y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(piece, (y, x))| {
+    let [y] = in_pieces(x.len(), size, |piece, [y]| {
+        let x = &x[piece * size..][..y.len()];
         let first = piece % rule.groups * group;
         let (mean, scale) = moments(x, places, rule.epsilon);
         let lines = y.chunks_exact_mut(places).zip(x.chunks_exact(places));
@@ -55,40 +54,36 @@ pub fn backward(
     let (weight, bias) = (numbers(&weight), numbers(&bias));
     let (pictures, channels, places) = (shape[0], shape[1], shape[2] * shape[3]);
     let group = channels / rule.groups;
-    let mut by_x = vec![0.0; x.len()];
     let mut parts = vec![0.0; 2 * pictures * channels];
     let shared = Shared::new(&mut parts);
     let size = (group * places).max(1);
-    by_x.par_chunks_mut(size)
-        .zip(x.par_chunks(size).zip(gradient.par_chunks(size)))
-        .enumerate()
-        .for_each(|(piece, (by_x, (x, gradient)))| {
-            let first = piece % rule.groups * group;
-            let (mean, scale) = moments(x, places, rule.epsilon);
-            let (mut level, mut along) = (0.0f64, 0.0f64);
-            let lines = by_x.chunks_exact_mut(places).zip(x.chunks_exact(places));
-            for (at, ((by_x, x), gradient)) in lines.zip(gradient.chunks_exact(places)).enumerate()
-            {
-                let (channel, index) = (first + at, piece / rule.groups * channels + first + at);
-                let (w, b) = (weight[channel], bias[channel]);
-                // Into `by_x` goes the gradient by the normalised number, before the weight.
-                let (by_bias, by_weight) =
-                    through_swish(by_x, x, gradient, [w, b, mean, scale], rule.swish);
-                level += f64::from(w * by_bias);
-                along += f64::from(w * by_weight);
-                // SAFETY: this piece alone has these channels of this picture.
-                unsafe {
-                    *shared.at(index) = by_weight;
-                    *shared.at(pictures * channels + index) = by_bias;
-                }
+    let [by_x] = in_pieces(x.len(), size, |piece, [by_x]| {
+        let [x, gradient] = [x, gradient].map(|x| &x[piece * size..][..by_x.len()]);
+        let first = piece % rule.groups * group;
+        let (mean, scale) = moments(x, places, rule.epsilon);
+        let (mut level, mut along) = (0.0f64, 0.0f64);
+        let lines = by_x.chunks_exact_mut(places).zip(x.chunks_exact(places));
+        for (at, ((by_x, x), gradient)) in lines.zip(gradient.chunks_exact(places)).enumerate() {
+            let (channel, index) = (first + at, piece / rule.groups * channels + first + at);
+            let (w, b) = (weight[channel], bias[channel]);
+            // Into `by_x` goes the gradient by the normalised number, before the weight.
+            let (by_bias, by_weight) =
+                through_swish(by_x, x, gradient, [w, b, mean, scale], rule.swish);
+            level += f64::from(w * by_bias);
+            along += f64::from(w * by_weight);
+            // SAFETY: this piece alone has these channels of this picture.
+            unsafe {
+                *shared.at(index) = by_weight;
+                *shared.at(pictures * channels + index) = by_bias;
             }
-            let count = x.len() as f64;
-            let (level, along) = ((level / count) as f32, (along / count) as f32);
-            let lines = by_x.chunks_exact_mut(places).zip(x.chunks_exact(places));
-            for (channel, (by_x, x)) in (first..).zip(lines) {
-                finish(by_x, x, [weight[channel], mean, scale, level, along]);
-            }
-        });
+        }
+        let count = x.len() as f64;
+        let (level, along) = ((level / count) as f32, (along / count) as f32);
+        let lines = by_x.chunks_exact_mut(places).zip(x.chunks_exact(places));
+        for (channel, (by_x, x)) in (first..).zip(lines) {
+            finish(by_x, x, [weight[channel], mean, scale, level, along]);
+        }
+    });
     let total = |parts: &[f32]| {
         let mut sums = vec![0.0f32; channels];
         for part in parts.chunks_exact(channels.max(1)) {

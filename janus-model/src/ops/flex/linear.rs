@@ -3,7 +3,8 @@
 //! A decoding step reads every weight once and multiplies it with one row per sequence, so it
 //! costs what reading costs: 2 bytes per bf16 weight against 2·rows FLOP. Few rows: each weight
 //! row is widened in registers and met with all rows of `x` ([`super::strips`] for bf16 where the
-//! processor has them, [`super::steps`] where they may be rounded, [`super::rows`] otherwise). Many
+//! processor has them, [`super::steps`] or [`super::matrix_steps`] where they may be rounded,
+//! [`super::rows`] otherwise). Many
 //! rows (prefill, pictures): [`super::tiles`] take bf16 as it is; elsewhere a block of weight rows
 //! is widened to f32 in cache, then `gemm` does the arithmetic. In every case, blocks of output
 //! columns run in parallel.
@@ -14,6 +15,8 @@ use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::matrix_steps::{self, Columns};
 use super::panels::{self, Lines};
 use super::rows::{self, Widen};
 use super::steps::{self, Pairs};
@@ -65,10 +68,16 @@ struct Size {
 /// [`steps`](super::steps) if they may be rounded.
 fn in_strips(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
     let shape = [size.rows, size.input];
-    if products() == Products::Bf16Steps
-        && let Some(x) = Pairs::new(x, shape)
-    {
-        return Some(blocks(weight, size, steps::BLOCK, |weight, to| x.meet(weight, to)));
+    if products() == Products::Bf16Steps {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(x) = Columns::new(x, shape) {
+            return Some(blocks(weight, size, matrix_steps::BLOCK, |weight, to| {
+                x.meet(weight, to)
+            }));
+        }
+        if let Some(x) = Pairs::new(x, shape) {
+            return Some(blocks(weight, size, steps::BLOCK, |weight, to| x.meet(weight, to)));
+        }
     }
     let x = Split::new(x, shape)?;
     Some(blocks(weight, size, BLOCK, |weight, to| x.meet(weight, to)))
@@ -108,13 +117,21 @@ fn in_tiles(x: &[f32], weight: &[bf16], size: Size) -> Option<Vec<f32>> {
     if !panels::available() {
         return None;
     }
-    let mut y = vec![0.0; size.rows * size.output];
+    if size.input == 0 {
+        return None;
+    }
+    let mut y = Vec::<f32>::with_capacity(size.rows * size.output);
     let sink = Sink { at: y.as_mut_ptr(), stride: size.output, add: false };
     let x = Lines::wide(x, [size.rows, size.input], [size.input, 1]);
     let weight = Lines::narrow(weight, [size.output, size.input]);
     let way = Way { half: products().rounded(), parallel: true };
-    // SAFETY: `y` has a row for every row of `x`, and a column for every row of the weight.
-    unsafe { tiles::multiply(sink, x, weight, way) }.then_some(y)
+    // SAFETY: there is room for a row for every row of `x`, and a column for every row of the weight; the
+    // product writes all of them without reading.
+    unsafe {
+        let done = tiles::multiply(sink, x, weight, way);
+        y.set_len(if done { size.rows * size.output } else { 0 });
+        done.then_some(y)
+    }
 }
 
 fn product<W: Widen>(x: &[f32], weight: &[W], size: Size) -> Vec<f32> {

@@ -9,6 +9,10 @@ mod conv_tiles;
 mod group_norm;
 mod linear;
 mod loss;
+#[cfg(target_arch = "x86_64")]
+mod matrices;
+#[cfg(target_arch = "x86_64")]
+mod matrix_steps;
 mod norm;
 mod panels;
 mod pointwise;
@@ -26,6 +30,8 @@ use burn::tensor::{DType, Slice};
 
 use super::{AdamWStep, Convolution, GroupRule, JanusOps, Rules, reference};
 use attention_rows::Attention;
+#[cfg(target_arch = "x86_64")]
+pub(super) use matrices::multiply_only as multiply_matrices;
 
 /// Whether all of these are f32, the only format the kernels below compute in.
 fn wide(tensors: &[&FloatTensor<Flex>]) -> bool {

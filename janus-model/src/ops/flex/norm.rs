@@ -9,9 +9,9 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
-use rayon::prelude::*;
 
 use super::numbers;
+use crate::ops::shared::{Shared, in_pieces};
 use crate::ops::simd::{sum, widest};
 
 /// Rows per parallel piece.
@@ -27,15 +27,12 @@ pub fn forward(
     let [x, weight] = [x, weight].map(|tensor| tensor.to_contiguous());
     let bias = bias.map(|bias| bias.to_contiguous());
     let [rows, width] = [0, 1].map(|axis| x.layout().shape()[axis]);
-    let mut y = vec![0.0; rows * width];
     let (x, weight, bias) = (numbers(&x), numbers(&weight), bias.as_ref().map(numbers));
     let piece = PIECE * width.max(1);
-    let run = |(y, x): (&mut [f32], &[f32])| forward_rows(y, x, weight, bias, epsilon as f32);
     // A decoding step has a row or two: waking other threads would cost more.
-    match rows <= PIECE {
-        true => run((&mut y, x)),
-        false => y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(run),
-    }
+    let [y] = in_pieces(x.len(), piece, |index, [y]| {
+        forward_rows(y, &x[index * piece..][..y.len()], weight, bias, epsilon as f32);
+    });
     FloatTensor::<Flex>::from_data(TensorData::new(y, [rows, width]))
 }
 
@@ -49,16 +46,17 @@ pub fn backward(
 ) -> [FloatTensor<Flex>; 3] {
     let [x, weight, gradient] = [x, weight, gradient].map(|tensor| tensor.to_contiguous());
     let [rows, width] = [0, 1].map(|axis| x.layout().shape()[axis]);
-    let mut by_x = vec![0.0; rows * width];
     let (x, weight, gradient) = (numbers(&x), numbers(&weight), numbers(&gradient));
     let piece = PIECE * width.max(1);
     let mut parts = vec![0.0; rows.div_ceil(PIECE) * 2 * width];
-    by_x.par_chunks_mut(piece)
-        .zip(x.par_chunks(piece).zip(gradient.par_chunks(piece)))
-        .zip(parts.par_chunks_mut((2 * width).max(1)))
-        .for_each(|((by_x, (x, gradient)), parts)| {
-            backward_rows(by_x, parts, x, weight, gradient, centred, epsilon as f32);
-        });
+    let shared = Shared::new(&mut parts);
+    let [by_x] = in_pieces(x.len(), piece, |index, [by_x]| {
+        let [x, gradient] = [x, gradient].map(|x| &x[index * piece..][..by_x.len()]);
+        // SAFETY: every piece has a part of its own.
+        let parts =
+            unsafe { std::slice::from_raw_parts_mut(shared.at(index * 2 * width), 2 * width) };
+        backward_rows(by_x, parts, x, weight, gradient, centred, epsilon as f32);
+    });
     let mut sums = vec![0.0f32; 2 * width];
     for part in parts.chunks_exact((2 * width).max(1)) {
         sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);

@@ -3,9 +3,9 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
-use rayon::prelude::*;
 
 use super::numbers;
+use crate::ops::shared::in_pieces;
 use crate::ops::simd::{exp, multiply_add, sigmoid, widest};
 
 /// Numbers per parallel piece: 64 KiB, so that a piece stays in the nearest cache.
@@ -16,15 +16,11 @@ pub fn swiglu(gate: FloatTensor<Flex>, up: FloatTensor<Flex>) -> FloatTensor<Fle
     let shape = gate.layout().shape().clone();
     let [gate, up] = [gate, up].map(|tensor| tensor.to_contiguous());
     let (gate, up) = (numbers(&gate), numbers(&up));
-    let mut y = vec![0.0; gate.len()];
     // A decoding step fits into one piece: waking other threads would cost more.
-    if y.len() <= PIECE {
-        swiglu_piece(&mut y, gate, up);
-    } else {
-        y.par_chunks_mut(PIECE)
-            .zip(gate.par_chunks(PIECE).zip(up.par_chunks(PIECE)))
-            .for_each(|(y, (gate, up))| swiglu_piece(y, gate, up));
-    }
+    let [y] = in_pieces(gate.len(), PIECE, |piece, [y]| {
+        let [gate, up] = [gate, up].map(|x| &x[piece * PIECE..][..y.len()]);
+        swiglu_piece(y, gate, up);
+    });
     FloatTensor::<Flex>::from_data(TensorData::new(y, shape))
 }
 
@@ -37,24 +33,19 @@ pub fn swiglu_backward(
     let shape = gate.layout().shape().clone();
     let [gate, up, gradient] = [gate, up, gradient].map(|tensor| tensor.to_contiguous());
     let (gate, up, gradient) = (numbers(&gate), numbers(&up), numbers(&gradient));
-    let [mut by_gate, mut by_up] = [0, 1].map(|_| vec![0.0; gate.len()]);
-    by_gate
-        .par_chunks_mut(PIECE)
-        .zip(by_up.par_chunks_mut(PIECE))
-        .zip(gate.par_chunks(PIECE).zip(up.par_chunks(PIECE)).zip(gradient.par_chunks(PIECE)))
-        .for_each(|((by_gate, by_up), ((gate, up), gradient))| {
-            swiglu_back(by_gate, by_up, gate, up, gradient);
-        });
-    [by_gate, by_up]
-        .map(|values| FloatTensor::<Flex>::from_data(TensorData::new(values, shape.clone())))
+    let by = in_pieces(gate.len(), PIECE, |piece, [by_gate, by_up]| {
+        let [gate, up, gradient] =
+            [gate, up, gradient].map(|x| &x[piece * PIECE..][..by_gate.len()]);
+        swiglu_back(by_gate, by_up, gate, up, gradient);
+    });
+    by.map(|values| FloatTensor::<Flex>::from_data(TensorData::new(values, shape.clone())))
 }
 
 /// `x · Φ(x)`.
 pub fn gelu(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
     let (shape, x) = (x.layout().shape().clone(), x.to_contiguous());
     let x = numbers(&x);
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| gelu_piece(y, x));
+    let [y] = in_pieces(x.len(), PIECE, |piece, [y]| gelu_piece(y, &x[piece * PIECE..][..y.len()]));
     FloatTensor::<Flex>::from_data(TensorData::new(y, shape))
 }
 
@@ -63,10 +54,10 @@ pub fn gelu_backward(x: FloatTensor<Flex>, gradient: FloatTensor<Flex>) -> Float
     let shape = x.layout().shape().clone();
     let [x, gradient] = [x, gradient].map(|tensor| tensor.to_contiguous());
     let (x, gradient) = (numbers(&x), numbers(&gradient));
-    let mut by = vec![0.0; x.len()];
-    by.par_chunks_mut(PIECE)
-        .zip(x.par_chunks(PIECE).zip(gradient.par_chunks(PIECE)))
-        .for_each(|(by, (x, gradient))| gelu_back(by, x, gradient));
+    let [by] = in_pieces(x.len(), PIECE, |piece, [by]| {
+        let [x, gradient] = [x, gradient].map(|x| &x[piece * PIECE..][..by.len()]);
+        gelu_back(by, x, gradient);
+    });
     FloatTensor::<Flex>::from_data(TensorData::new(by, shape))
 }
 
