@@ -38,6 +38,7 @@ pub fn in_pieces<const N: usize>(
     piece: usize,
     work: impl Fn(usize, [&mut [f32]; N]) + Sync,
 ) -> [Vec<f32>; N] {
+    let piece = piece.max(1);
     let mut results = [(); N].map(|()| Vec::<f32>::with_capacity(count));
     let shared = results.each_mut().map(|result| Shared::empty(result.spare_capacity_mut()));
     let run = |index: usize| {
@@ -51,7 +52,7 @@ pub fn in_pieces<const N: usize>(
         });
         work(index, parts);
     };
-    let pieces = count.div_ceil(piece.max(1));
+    let pieces = count.div_ceil(piece);
     match pieces {
         0..=1 => (0..pieces).for_each(run),
         _ => (0..pieces).into_par_iter().for_each(run),
@@ -68,13 +69,12 @@ mod tests {
     #[test]
     fn pieces_are_all_there_is() {
         for (count, piece) in [(0, 4), (3, 4), (4, 4), (4001, 7), (5, 0)] {
-            let piece = if piece == 0 { count } else { piece };
             let [indices, ones] = in_pieces(count, piece, |index, [indices, ones]| {
                 assert!(indices.iter().chain(ones.iter()).all(|x| *x == 0.0));
                 indices.fill(index as f32);
                 ones.iter_mut().for_each(|x| *x += 1.0);
             });
-            assert!(indices.iter().enumerate().all(|(at, x)| *x == (at / piece) as f32));
+            assert!(indices.iter().enumerate().all(|(at, x)| *x == (at / piece.max(1)) as f32));
             assert_eq!([indices.len(), ones.len()], [count; 2]);
             assert!(ones.iter().all(|x| *x == 1.0));
         }

@@ -31,7 +31,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], size: Size) -> Option<Ve
         return None;
     }
     // Weights that are bf16, whatever they lie in.
-    let narrow = weight.iter().all(|weight| weight.to_bits() << 16 == 0);
+    let narrow = || weight.iter().all(|weight| weight.to_bits() << 16 == 0);
     let layout = Layout::new(size, narrow)?;
     let (body, steps) = (layout.body, layout.offsets());
     let (tall, inner) = (body.tall(), steps.len() * body.each());
@@ -97,7 +97,7 @@ struct Layout {
 
 impl Layout {
     /// Nothing where the processor cannot.
-    fn new(size: Size, narrow: bool) -> Option<Self> {
+    fn new(size: Size, narrow: impl FnOnce() -> bool) -> Option<Self> {
         let channels = size.input[0];
         let body = match Body::get(size.products.rounded(), narrow)? {
             // Matrices would be filled with more than one zero for every channel.

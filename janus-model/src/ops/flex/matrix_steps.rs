@@ -33,7 +33,7 @@ impl Columns {
     /// Up to [`WIDE`] `[rows, input]`; nothing where the processor has no matrices.
     pub fn new(x: &[f32], [rows, input]: [usize; 2]) -> Option<Self> {
         assert!(x.len() == rows * input && rows <= WIDE, "steps: lengths differ");
-        if Body::get(true, true) != Some(Body::Matrices) || x.is_empty() {
+        if Body::get(true, || true) != Some(Body::Matrices) || x.is_empty() {
             return None;
         }
         let (panel, course) =

@@ -59,12 +59,14 @@ pub enum Body {
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Body {
     /// Of factors that are rounded to bf16, or of which one is bf16 already, or neither; nobody where the
-    /// processor cannot.
-    pub fn get(half: bool, narrow: bool) -> Option<Self> {
+    /// processor cannot. Whether one is, is asked where it matters.
+    pub fn get(half: bool, narrow: impl FnOnce() -> bool) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        if matrices::available() && (half || narrow) {
+        if matrices::available() && (half || narrow()) {
             return Some(if half { Self::Matrices } else { Self::Thirds });
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = narrow;
         available().then_some(if half { Self::Pairs } else { Self::Wide })
     }
 
@@ -165,7 +167,7 @@ pub struct Ready(#[cfg(target_arch = "x86_64")] Option<matrices::Configured>);
 /// numbers meanwhile.
 pub unsafe fn multiply(y: Sink, a: Lines, b: Lines, way: Way) -> bool {
     assert_eq!(a.inner, b.inner, "product: widths differ");
-    let Some(body) = Body::get(way.half, b.thirds() == 1) else { return false };
+    let Some(body) = Body::get(way.half, || b.thirds() == 1) else { return false };
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the same contract; the processor has what the body takes.
     unsafe {
@@ -557,7 +559,7 @@ mod tests {
                 };
                 let expected = product(Lines::wide(&wide, [columns, inner], [inner, 1]));
                 let found = product(Lines::narrow(&b, [columns, inner]));
-                if Body::get(half, true) != Some(Body::Thirds) {
+                if Body::get(half, || true) != Some(Body::Thirds) {
                     assert_eq!(found, expected);
                     continue;
                 }
@@ -569,6 +571,6 @@ mod tests {
                 }
             }
         }
-        assert!(worst < 1e-5, "{worst}");
+        assert!(worst < 1e-5, "{worst}"); // measured: 1.8e-6
     }
 }
