@@ -165,12 +165,9 @@ impl Buffer {
             Self::Tensor(slot) => slot,
             Self::Packed(kept) => return kept.write(start, new),
         };
-        let [batch, heads, tokens, width] = new.dims();
         let buffer = slot.take().expect("the buffer is put back by every write");
-        assert!(start + tokens <= buffer.dims()[2], "the key-value cache is full");
-        let new = new.cast(buffer.dtype());
-        let place = [0..batch, 0..heads, start..start + tokens, 0..width];
-        *slot = Some(buffer.slice_assign(place, new));
+        assert!(start + new.dims()[2] <= buffer.dims()[2], "the key-value cache is full");
+        *slot = Some(ops::put(buffer, new, start));
     }
 
     fn held(&self, total: usize, q: &Tensor<4>) -> Tensor<4> {

@@ -97,7 +97,17 @@ impl Linear {
     /// - `x`: `[…, in]`
     /// - output: `[…, out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [y] = together([self], x);
+        let [y] = apply([self], x, [None]);
+        y
+    }
+
+    /// `onto` and the result of the layer.
+    ///
+    /// # Shapes
+    /// - `x`: `[…, in]`
+    /// - `onto`, output: `[…, out]`
+    pub fn forward_onto<const D: usize>(&self, x: Tensor<D>, onto: Tensor<D>) -> Tensor<D> {
+        let [y] = apply([self], x, [Some(onto)]);
         y
     }
 }
@@ -111,21 +121,30 @@ pub fn together<const N: usize, const D: usize>(
     layers: [&Linear; N],
     x: Tensor<D>,
 ) -> [Tensor<D>; N] {
+    apply(layers, x, [(); N].map(|()| None))
+}
+
+/// As [`together`], each result added to what is there for it.
+fn apply<const N: usize, const D: usize>(
+    layers: [&Linear; N],
+    x: Tensor<D>,
+    onto: [Option<Tensor<D>>; N],
+) -> [Tensor<D>; N] {
     let mut dims = x.dims();
     let input = dims[D - 1];
     let rows = dims.iter().product::<usize>() / input;
     let x = x.reshape([rows, input]);
     let changes = layers.map(|layer| layer.lora.as_ref().map(|lora| lora.forward(x.clone())));
-    let mut parts = products(layers, x).into_iter().zip(changes);
+    let mut parts = products(layers, x).into_iter().zip(changes).zip(onto);
     layers.map(|layer| {
-        let (mut y, change) = parts.next().expect("as many as layers"); // [rows, out]
+        let ((mut y, change), onto) = parts.next().expect("as many as layers"); // [rows, out]
         if let Some(change) = change {
             y = y + change;
         }
-        if let Some(bias) = &layer.bias {
-            y = y + bias.val().unsqueeze();
-        }
-        dims[D - 1] = y.dims()[1];
+        let shape = y.dims();
+        let onto = onto.map(|onto| onto.reshape(shape));
+        y = ops::plus(y, layer.bias.as_ref().map(|bias| bias.val()), onto);
+        dims[D - 1] = shape[1];
         y.reshape(dims)
     })
 }

@@ -297,12 +297,13 @@ impl DecoderLayer {
         slot: Option<(&mut LayerCache, usize)>,
     ) -> Tensor<3> {
         let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), pass, slot);
-        let x = x + attended;
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+        let x = self.self_attn.o_proj.forward_onto(attended, x);
+        self.mlp.forward_onto(self.post_attention_layernorm.forward(x.clone()), x)
     }
 }
 
 impl SelfAttention {
+    /// What every head gathers, `[B, T, H·d]`.
     fn forward(
         &self,
         x: Tensor<3>,
@@ -318,7 +319,7 @@ impl SelfAttention {
         let (q, k, v) = (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
         if let (None, Some(documents)) = (&slot, &view.documents) {
             let y = ops::attention_rows([q, k, v], Some(rope.factors()), Some(documents.clone()));
-            return self.o_proj.forward(y.flatten::<3>(2, 3)); // of [B, T, H·d]
+            return y.flatten::<3>(2, 3);
         }
         let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2)); // [B, H, T, d]
         let (q, k) = (rope.rotate(q), rope.rotate(k));
@@ -330,7 +331,7 @@ impl SelfAttention {
                     cache.append(start, k.clone(), v.clone());
                     let parts = [q, k, v].map(|x| x.swap_dims(1, 2));
                     let y = ops::attention_rows(parts, None, Some(documents.clone()));
-                    return self.o_proj.forward(y.flatten::<3>(2, 3));
+                    return y.flatten::<3>(2, 3);
                 }
                 cache.append(start, k, v);
                 if view.hidden.is_none() {
@@ -341,8 +342,7 @@ impl SelfAttention {
                 }
             }
         }; // [B, H, T, d]
-        let y = y.swap_dims(1, 2).flatten::<3>(2, 3); // [B, T, H·d]
-        self.o_proj.forward(y)
+        y.swap_dims(1, 2).flatten::<3>(2, 3)
     }
 }
 
@@ -357,9 +357,10 @@ impl SelfAttention {
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[B, T, D]`, added to the same.
+    fn forward_onto(&self, x: Tensor<3>, onto: Tensor<3>) -> Tensor<3> {
         let [gate, up] = together([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(ops::swiglu(gate, up))
+        self.down_proj.forward_onto(ops::swiglu(gate, up), onto)
     }
 }
 

@@ -247,22 +247,22 @@ impl SiglipVit {
 impl VisionBlock {
     /// `[N, tokens, W]` to the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x));
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        let x = self.attn.forward_onto(self.norm1.forward(x.clone()), x);
+        self.mlp.forward_onto(self.norm2.forward(x.clone()), x)
     }
 }
 
 impl VisionAttention {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[N, tokens, W]`, added to the same.
+    fn forward_onto(&self, x: Tensor<3>, onto: Tensor<3>) -> Tensor<3> {
         let [n, tokens, width] = x.dims();
         let head_width = width / self.heads;
-        let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, head_width]);
-        let parts = [0, 1, 2].map(|which| {
-            let part = qkv.clone().slice_dim(2, which..which + 1);
-            part.squeeze_dim::<4>(2) // [N, tokens, H, d]
-        });
+        let qkv = self.qkv.forward(x).reshape([n, tokens, 3 * self.heads, head_width]);
+        // Heads where they lie, [N, tokens, H, d] each; an axis of their own would be copied.
+        let parts = [0, 1, 2]
+            .map(|which| qkv.clone().slice_dim(2, which * self.heads..(which + 1) * self.heads));
         let y = ops::attention_rows(parts, None, None);
-        self.proj.forward(y.reshape([n, tokens, width]))
+        self.proj.forward_onto(y.reshape([n, tokens, width]), onto)
     }
 }
 
@@ -270,6 +270,11 @@ impl VisionMlp {
     /// `[N, tokens, W]` to the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.fc2.forward(ops::gelu(self.fc1.forward(x)))
+    }
+
+    /// The same, added to `onto`.
+    fn forward_onto(&self, x: Tensor<3>, onto: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward_onto(ops::gelu(self.fc1.forward(x)), onto)
     }
 }
 

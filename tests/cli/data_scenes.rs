@@ -39,7 +39,7 @@ fn the_folder_is_whole_and_repeatable() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran}");
     assert_snapshot!("data_scenes", ran);
     let a = files(&folder.path().join("a"));
-    assert_eq!(a.len(), 3 * 1003 + 9);
+    assert_eq!(a.len(), 3 * 1003 + 10);
     for name in ["pictures/000/000999.png", "pictures/001/001002.png"] {
         let picture = image::load_from_memory(&a[name]).unwrap().to_rgb8();
         assert_eq!((picture.width(), picture.height()), (16, 16));
@@ -107,6 +107,20 @@ fn lines_are_what_they_should_be() {
             assert!(where_is.iter().any(|words| asked.contains(words)), "{asked}");
         }
     }
+    let (mut yes, mut no) = (0, 0);
+    for line in lines(&files["claims.jsonl"]) {
+        let turns = line["messages"].as_array().unwrap().len();
+        assert!((2..=12).contains(&turns) && turns % 2 == 0);
+        assert!(content(&line, 0).1.starts_with("<image>"));
+        for turn in (1..turns).step_by(2) {
+            match content(&line, turn).1.as_str() {
+                "yes" => yes += 1,
+                "no" => no += 1,
+                other => panic!("{other}"),
+            }
+        }
+    }
+    assert!(yes + no > 120 && yes.min(no) > 40, "{yes} {no}");
     for line in lines(&files["map.jsonl"]) {
         assert!(content(&line, 0).1.starts_with("<image>"));
         assert_eq!(content(&line, 1).1.split(' ').count(), 64);

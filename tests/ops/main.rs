@@ -1,6 +1,7 @@
 //! Every kernel against the reference body it stands in for, on every backend compiled in.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+mod added;
 #[path = "../common/mod.rs"]
 mod common;
 mod loss;
@@ -53,6 +54,7 @@ fn linear_is_exact_up_to_rounding_in_every_weight_format() {
             [8, 96, 130],
             [9, 96, 130],
             [70, 257, 61],
+            [40, 4300, 45],
         ] {
             for dtype in &formats {
                 let x = noise([rows, input], 1, &target.device);

@@ -85,6 +85,10 @@ fn stages_follow_each_other() {
             format!("stage {wrong} starts from the end of stage {base}, but this is stage 1");
         assert!(error.to_string().ends_with(&expected), "{error}");
         assert_eq!(error.kind(), ErrorKind::Usage);
+        // What the hint names can be started from.
+        let hint = error.hint().unwrap();
+        let model = folder(dir.path(), STEPS).parent().unwrap().join("latest/model");
+        assert!(hint.ends_with(&model.display().to_string()) && model.is_dir(), "{hint}");
     }
     let unfinished = run_of(&[10]);
     let text = start_of(2, unfinished.path()).unwrap_err().to_string();

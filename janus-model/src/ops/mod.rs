@@ -46,6 +46,15 @@ pub struct Rules {
     pub causal: bool,
 }
 
+/// Which of its tensors [`JanusOps::plus`] uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// One number for every column.
+    pub bias: bool,
+    /// One number for every number.
+    pub onto: bool,
+}
+
 /// How a kernel moves over a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
@@ -119,6 +128,25 @@ pub trait JanusOps: Backend {
     #[fusion(default)]
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear::<Self>(x, weight)
+    }
+
+    /// `y + bias + onto`, of which `added` says what there is: `[rows, out]`, `[out]` and `[rows, out]`; see
+    /// [`plus`].
+    #[fusion(default)]
+    fn plus(
+        y: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        onto: FloatTensor<Self>,
+        added: Added,
+    ) -> FloatTensor<Self> {
+        reference::plus::<Self>(y, bias, onto, added)
+    }
+
+    /// `new`, `[B, H, T, d]`, in place of `[B, H, start.., d]` of `cache`, in the dtype of the latter; see
+    /// [`put`].
+    #[fusion(default)]
+    fn put(cache: FloatTensor<Self>, new: FloatTensor<Self>, start: usize) -> FloatTensor<Self> {
+        reference::put::<Self>(cache, new, start)
     }
 
     /// `a · b` of matrices in one dtype, each transposed first where `turned` says so.
@@ -411,6 +439,35 @@ impl<B: JanusOps, C: burn::backend::autodiff::checkpoint::strategy::CheckpointSt
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let y = <Dispatch as JanusOps>::linear(x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(y)
+}
+
+/// `y + bias + onto`, in place where nobody else holds `y`; what is not there is not added.
+///
+/// # Shapes
+/// - `y`, `onto`: `[rows, out]`
+/// - `bias`: `[out]`
+/// - output: `[rows, out]`
+pub fn plus(y: Tensor<2>, bias: Option<Tensor<1>>, onto: Option<Tensor<2>>) -> Tensor<2> {
+    let added = Added { bias: bias.is_some(), onto: onto.is_some() };
+    let [bias, onto] = [bias.map(Tensor::into_dispatch), onto.map(Tensor::into_dispatch)];
+    // One stands in for the other that is not there.
+    let Some(any) = bias.clone().or_else(|| onto.clone()) else { return y };
+    let [bias, onto] = [bias, onto].map(|tensor| tensor.unwrap_or_else(|| any.clone()));
+    Tensor::from_dispatch(<Dispatch as JanusOps>::plus(y.into_dispatch(), bias, onto, added))
+}
+
+/// Keys or values of new tokens written into a cache, in place where nobody else holds it.
+///
+/// # Shapes
+/// - `cache`: `[B, H, capacity, d]`
+/// - `new`: `[B, H, T, d]`, written from token `start` on, in the dtype of the cache
+/// - output: `[B, H, capacity, d]`
+///
+/// # Panics
+/// When the cache has no room for them.
+pub fn put(cache: Tensor<4>, new: Tensor<4>, start: usize) -> Tensor<4> {
+    let [cache, new] = [cache, new].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as JanusOps>::put(cache, new, start))
 }
 
 /// Causal attention of the `T` newest tokens over a key-value cache with room to spare.

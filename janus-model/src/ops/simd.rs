@@ -98,8 +98,8 @@ pub fn sum(count: usize, term: impl Fn(usize) -> f32) -> f32 {
             *lane += term(start + i);
         }
     }
-    let rest: f32 = (body..count).map(term).sum();
-    lanes.iter().sum::<f32>() + rest
+    lanes.iter_mut().zip(body..count).for_each(|(lane, i)| *lane += term(i));
+    fold(&mut lanes)
 }
 
 /// Sum of the lanes, halving.
@@ -118,24 +118,45 @@ pub fn fold<const LANES: usize>(lanes: &mut [f32; LANES]) -> f32 {
 /// The largest of the values, of those that are numbers.
 #[inline(always)]
 pub fn largest(values: &[f32]) -> f32 {
+    // One instruction, which keeps the first where the second is no number.
+    let larger = |most: f32, value: f32| if value > most { value } else { most };
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (body, rest) = values.split_at(values.len() - values.len() % LANES);
-    for values in body.chunks_exact(LANES) {
-        for (lane, value) in lanes.iter_mut().zip(values) {
-            *lane = if *lane > *value { *lane } else { *value };
-        }
+    for values in values.chunks(LANES) {
+        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = larger(*lane, *value));
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, v| most.max(*v))
+    // Halving: one after the other, each would wait for the one before.
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = larger(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 widest! {
     /// `eˣ / Σ eˣ`, of x below its largest.
     pub fn softmax(line: &mut [f32]) {
         let most = largest(line);
-        line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
-        let line_now: &[f32] = line;
-        let whole = sum(line_now.len(), |i| line_now[i]);
-        let share = 1.0 / whole;
+        let mut sums = [0.0f32; LANES];
+        let mut chunks = line.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            for (x, sum) in chunk.iter_mut().zip(&mut sums) {
+                *x = exp::<FMA>(*x - most);
+                *sum += *x;
+            }
+        }
+        // What is left in whole lanes, too: number by number, it would take longer than many of them.
+        let rest = chunks.into_remainder();
+        let mut last = [0.0f32; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        last.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
+        for ((x, last), sum) in rest.iter_mut().zip(last).zip(&mut sums) {
+            *x = last;
+            *sum += last;
+        }
+        let share = 1.0 / fold(&mut sums);
         line.iter_mut().for_each(|x| *x *= share);
     }
 }
@@ -164,6 +185,28 @@ mod tests {
         assert!(exp::<true>(f32::NEG_INFINITY) < 1.7e-38);
     }
 
+    /// Measured: 6.2e-7 at most, for numbers up to 14 below the largest, whose distance is rounded.
+    #[test]
+    fn softmax_is_that_of_every_number() {
+        let mut worst = 0.0f64;
+        for count in [1, 2, 31, 32, 33, 63, 64, 100, 577] {
+            let line: Vec<f32> = (0..count).map(|i| ((i * 37) % 101) as f32 / 7.0 - 9.0).collect();
+            let exact: Vec<f64> = line.iter().map(|x| f64::from(*x).exp()).collect();
+            let whole: f64 = exact.iter().sum();
+            let mut found = line.clone();
+            softmax(&mut found);
+            for (found, exact) in found.iter().zip(exact) {
+                worst = worst.max(far(*found, exact / whole));
+            }
+            found[count / 2] = f32::NAN;
+            softmax(&mut found);
+            assert!(found.iter().all(|x| x.is_nan()));
+        }
+        println!("measured {worst:.1e}");
+        assert!(worst < 2e-6, "{worst:.1e}");
+        softmax(&mut []);
+    }
+
     #[test]
     fn reductions_read_every_value() {
         for count in [0, 1, 31, 32, 33, 100] {
@@ -175,6 +218,8 @@ mod tests {
                 let mut values = values.clone();
                 values[bad] = f32::NAN;
                 assert!(sum(count, |i| values[i]).is_nan());
+                let others = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(largest(&values), others);
             }
         }
     }

@@ -165,7 +165,12 @@ impl RunError {
             }
             Self::Refused { .. } => "give the run another folder",
             Self::Newer { .. } => "update janus",
-            Self::Order { .. } => "give the folder of the finished stage before, or a model folder",
+            Self::Order { path, .. } => {
+                let model = path.join("ckpt/latest/model");
+                let known =
+                    "give the folder of the finished stage before, or a model folder, such as";
+                return Some(format!("{known} {}", model.display()));
+            }
             Self::Model(error) => return error.hint(),
             _ => return None,
         };

@@ -9,6 +9,7 @@
 //! pairs.jsonl               a picture, and a caption as the answer
 //! ask.jsonl                 a picture, questions and answers
 //! places.jsonl              a picture, and where things are
+//! claims.jsonl              a picture, and what is true of it and what is not
 //! map.jsonl                 a picture, and what lies in each field of a grid
 //! fields.jsonl              the same with colours and places, for an encoder that learns alone
 //! tiles.jsonl               the tiles, for an image tokenizer: most of a whole picture is ground
@@ -31,7 +32,7 @@ use serde::Serialize;
 use super::captions::{caption, prompt};
 use super::chance::Chance;
 use super::map::{fields, map};
-use super::questions::{Asked, places, questions};
+use super::questions::{Asked, claims, places, questions};
 use super::scene::{SQUARE, SQUARES, Scene, Theme};
 use super::split::Split;
 use super::told::told;
@@ -192,8 +193,8 @@ fn tile(scene: &Scene, picture: &RgbImage, chance: &mut Chance) -> RgbImage {
 }
 
 /// Files of lines.
-const FILES: [&str; 9] =
-    ["draw", "relations", "pairs", "ask", "places", "map", "fields", "tiles", "words"];
+const FILES: [&str; 10] =
+    ["draw", "relations", "pairs", "ask", "places", "claims", "map", "fields", "tiles", "words"];
 
 /// What is written about one scene.
 struct Texts {
@@ -245,7 +246,9 @@ impl Texts {
         let count = asked.len() as u64;
         let image = || IMAGE_PLACE.to_owned();
         let related = (scene.theme == Theme::Position).then(|| prompt(scene, &mut chance(106)));
-        let places = Some(places(scene, &mut chance(107))).filter(|places| !places.is_empty());
+        let some = |asked: Vec<Asked>| (!asked.is_empty()).then_some(asked);
+        let places = some(places(scene, &mut chance(107)));
+        let claims = some(claims(scene, &mut chance(108)));
         let grid = map(scene);
         Ok(Self {
             lines: [
@@ -254,6 +257,7 @@ impl Texts {
                 Some(line(seen, vec![(image(), caption(scene, &mut chance(102)))])?),
                 Some(line(seen, conversation(asked))?),
                 places.map(|places| line(seen, conversation(places))).transpose()?,
+                claims.map(|claims| line(seen, conversation(claims))).transpose()?,
                 Some(line(seen, vec![(image() + &grid.0, grid.1)])?),
                 Some(line(seen, vec![(image(), fields(scene))])?),
                 Some(line(tile, vec![(TILE.to_owned(), image())])?),

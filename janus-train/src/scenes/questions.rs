@@ -78,9 +78,19 @@ pub fn questions(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
 
 /// Up to six different questions about where things are; none where they are all alike.
 pub fn places(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
+    several(scene, About::Where, 2 * scene.objects.len().min(3), chance)
+}
+
+/// Up to six different claims, true or not.
+pub fn claims(scene: &Scene, chance: &mut Chance) -> Vec<Asked> {
+    several(scene, About::YesNo, 6, chance)
+}
+
+/// Different questions of one kind, from so many tries.
+fn several(scene: &Scene, about: About, tries: usize, chance: &mut Chance) -> Vec<Asked> {
     let mut found = Vec::new();
-    for _ in 0..2 * scene.objects.len().min(3) {
-        if let Some(asked) = question(scene, About::Where, chance) {
+    for _ in 0..tries {
+        if let Some(asked) = question(scene, about, chance) {
             add(&mut found, asked);
         }
     }

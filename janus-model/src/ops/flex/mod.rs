@@ -4,6 +4,7 @@ mod adamw;
 mod attention;
 mod attention_pairs;
 mod attention_rows;
+mod cached;
 mod conv;
 mod conv_tiles;
 mod group_norm;
@@ -26,9 +27,9 @@ mod tiles;
 use burn::backend::Flex;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::{DType, Slice};
+use burn::tensor::DType;
 
-use super::{AdamWStep, Convolution, GroupRule, JanusOps, Rules, reference};
+use super::{AdamWStep, Added, Convolution, GroupRule, JanusOps, Rules, reference};
 use attention_rows::Attention;
 #[cfg(target_arch = "x86_64")]
 pub(super) use matrices::multiply_only as multiply_matrices;
@@ -56,6 +57,25 @@ impl JanusOps for Flex {
         }
     }
 
+    fn plus(
+        y: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        onto: FloatTensor<Self>,
+        added: Added,
+    ) -> FloatTensor<Self> {
+        match wide(&[&y, &bias, &onto]) {
+            true => pointwise::plus(y, added.bias.then_some(bias), added.onto.then_some(onto)),
+            false => reference::plus::<Self>(y, bias, onto, added),
+        }
+    }
+
+    fn put(cache: FloatTensor<Self>, new: FloatTensor<Self>, start: usize) -> FloatTensor<Self> {
+        match wide(&[&new]) && matches!(cache.dtype(), DType::F32 | DType::BF16) {
+            true => cached::put(cache, new, start),
+            false => reference::put::<Self>(cache, new, start),
+        }
+    }
+
     fn product(a: FloatTensor<Self>, b: FloatTensor<Self>, turned: [bool; 2]) -> FloatTensor<Self> {
         match wide(&[&a, &b]) {
             true => share::whole_product(a, b, turned),
@@ -77,7 +97,7 @@ impl JanusOps for Flex {
         }
         // All there is, as of a prompt: whole rows.
         if tokens == total && wide(&[&q]) {
-            let [q, k, v] = [q, held(keys, total), held(values, total)]
+            let [q, k, v] = [q, cached::held(keys, total), cached::held(values, total)]
                 .map(|heads| Self::float_swap_dims(heads, 1, 2)); // [B, T, H, d]
             return Self::float_swap_dims(Attention::causal(q, k, v).forward(), 1, 2);
         }
@@ -271,13 +291,6 @@ impl JanusOps for Flex {
             false => reference::adamw::<Self>(weight, gradient, moment_1, moment_2, step),
         }
     }
-}
-
-/// What a cache holds, in f32: `[B, H_kv, total, d]` of `[B, H_kv, capacity, d]`.
-fn held(cache: FloatTensor<Flex>, total: usize) -> FloatTensor<Flex> {
-    let [batch, heads, _, width] = cache.layout().shape().dims::<4>();
-    let part = [0..batch, 0..heads, 0..total, 0..width].map(Slice::from);
-    widened(Flex::float_slice(cache, &part))
 }
 
 fn widened(tensor: FloatTensor<Flex>) -> FloatTensor<Flex> {

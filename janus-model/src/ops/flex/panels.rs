@@ -5,6 +5,8 @@
 //!
 //! Every number is read once and written once.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::tiles::Body;
@@ -44,6 +46,21 @@ impl<'a> Lines<'a> {
     /// As [`Self::wide`], of bf16, line after line.
     pub fn narrow(values: &'a [bf16], [count, inner]: [usize; 2]) -> Self {
         Self::new(Numbers::Narrow(values), values.len(), [count, inner], [inner, 1])
+    }
+
+    /// Some numbers of every line.
+    ///
+    /// # Panics
+    /// When lines have no such numbers.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub fn along(self, numbers: Range<usize>) -> Self {
+        assert!(numbers.start < numbers.end && numbers.end <= self.inner, "lines: too short");
+        let skipped = numbers.start * self.strides[1];
+        let held = match self.numbers {
+            Numbers::Wide(values) => Numbers::Wide(&values[skipped..]),
+            Numbers::Narrow(values) => Numbers::Narrow(&values[skipped..]),
+        };
+        Self { numbers: held, inner: numbers.len(), ..self }
     }
 
     /// Parts of each number that [`matrices`](super::matrices) take where nothing is rounded.
@@ -388,8 +405,9 @@ pub mod x86 {
 
         /// Sixteen steps of a line from `k` on, zeros beyond its end.
         ///
-        /// With every piece of weights, one of those behind these sixteen lines is asked for, as they lie:
-        /// a line is a page or more, and processors do not fetch across pages by themselves.
+        /// With every piece of weights, one of those behind these sixteen lines is asked for, as they lie
+        /// where whole lines are wanted: a line is a page or more, and processors do not fetch across pages
+        /// by themselves.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
         unsafe fn sixteen<const HALF: bool, const THIRD: usize>(
             &self,
@@ -400,7 +418,9 @@ pub mod x86 {
             if let Numbers::Narrow(values) = self.from.numbers {
                 let down = self.from.strides[0];
                 let at = values.as_ptr().wrapping_add((self.first + line) * down + k);
-                let ahead = (self.first + 16) * down + 16 * k + line * 32;
+                let behind = (self.first + 16) * down;
+                let ahead = behind
+                    + if self.from.inner == down { 16 * k + 32 * line } else { line * down + k };
                 _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(ahead).cast());
                 if HALF {
                     // As they lie, they are pairs.

@@ -3,13 +3,38 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
+use rayon::prelude::*;
 
-use super::numbers;
+use super::{numbers, whole};
 use crate::ops::shared::in_pieces;
 use crate::ops::simd::{exp, multiply_add, sigmoid, widest};
 
 /// Numbers per parallel piece: 64 KiB, so that a piece stays in the nearest cache.
 const PIECE: usize = 1 << 14;
+
+/// `y + bias + onto` of `[rows, out]`, in place where nobody else holds `y`.
+pub fn plus(
+    y: FloatTensor<Flex>,
+    bias: Option<FloatTensor<Flex>>,
+    onto: Option<FloatTensor<Flex>>,
+) -> FloatTensor<Flex> {
+    let mut y = whole(y);
+    let [bias, onto] = [bias, onto].map(|tensor| tensor.map(|tensor| tensor.to_contiguous()));
+    let (bias, onto) = (bias.as_ref().map(numbers), onto.as_ref().map(numbers));
+    let (count, width) = (y.layout().num_elements(), y.layout().shape()[1].max(1));
+    assert!(bias.is_none_or(|bias| bias.len() == width), "plus: as many numbers as columns");
+    assert!(onto.is_none_or(|onto| onto.len() == count), "plus: as many numbers");
+    let each = (PIECE / width).max(1) * width;
+    let piece = |(piece, y): (usize, &mut [f32])| {
+        plus_rows(y, width, bias, onto.map(|onto| &onto[piece * each..][..y.len()]));
+    };
+    let values = &mut y.storage_mut::<f32>()[..count];
+    match count <= each {
+        true => values.chunks_mut(each).enumerate().for_each(piece),
+        false => values.par_chunks_mut(each).enumerate().for_each(piece),
+    }
+    y
+}
 
 /// `silu(gate) · up`.
 pub fn swiglu(gate: FloatTensor<Flex>, up: FloatTensor<Flex>) -> FloatTensor<Flex> {
@@ -86,6 +111,20 @@ fn below<const FMA: bool>(x: f32) -> f32 {
     }
     let tail = 0.5 * sum * exp::<FMA>(-0.5 * x * x);
     if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+widest! {
+    fn plus_rows(y: &mut [f32], width: usize, bias: Option<&[f32]>, onto: Option<&[f32]>) {
+        let _ = FMA;
+        if let Some(bias) = bias {
+            for y in y.chunks_exact_mut(width) {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        if let Some(onto) = onto {
+            y.iter_mut().zip(onto).for_each(|(y, onto)| *y += onto);
+        }
+    }
 }
 
 widest! {

@@ -13,6 +13,8 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Shape, Slice};
 
+use super::Added;
+
 /// `x · Wᵀ`, the weight cast to the dtype of `x` first where they differ.
 pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let weight = if weight.dtype() == x.dtype() {
@@ -22,6 +24,32 @@ pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTen
         B::float_cast(weight, dtype.into())
     };
     B::float_matmul(x, B::float_swap_dims(weight, 0, 1))
+}
+
+/// See [`super::JanusOps::plus`].
+pub fn plus<B: Backend>(
+    y: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    onto: FloatTensor<B>,
+    added: Added,
+) -> FloatTensor<B> {
+    let mut y = y;
+    if added.bias {
+        let width = bias.shape()[0];
+        y = B::float_add(y, B::float_reshape(bias, Shape::new([1, width])));
+    }
+    if added.onto {
+        y = B::float_add(y, onto);
+    }
+    y
+}
+
+/// See [`super::JanusOps::put`].
+pub fn put<B: Backend>(cache: FloatTensor<B>, new: FloatTensor<B>, start: usize) -> FloatTensor<B> {
+    let [batch, heads, tokens, width] = new.shape().dims::<4>();
+    let place = [0..batch, 0..heads, start..start + tokens, 0..width].map(Slice::from);
+    let new = cast::<B>(new, cache.dtype());
+    B::float_slice_assign(cache, &place, new)
 }
 
 /// See [`super::JanusOps::product`].
