@@ -567,7 +567,7 @@ mod tests {
             [25, 70, 129],
             [37, 95, 31],
             [5, 300, 66],
-            [33, 40, 4099],
+            [5, 33, 4099],
         ] {
             for case in 0..36 {
                 let (half, parallel) = (case % 2 == 1, case / 2 % 2 == 1);
@@ -603,8 +603,7 @@ mod tests {
             }
         }
         assert_eq!(cases, 7 * 36);
-        println!("measured {worst:.1e} of Σ|a·b|");
-        assert!(worst < 6e-7, "{worst:.1e}");
+        assert!(worst < 6e-7, "{worst:.1e}"); // measured: 1.9e-7 of Σ|a·b|
     }
 
     /// The same products as of these numbers in f32; by matrices, which take three parts of the other
@@ -644,7 +643,6 @@ mod tests {
                 }
             }
         }
-        println!("measured {worst:.1e} of Σ|a·b|");
-        assert!(worst < 3e-7, "{worst:.1e}");
+        assert!(worst < 3e-7, "{worst:.1e}"); // measured: 6.1e-8 of Σ|a·b|
     }
 }
