@@ -18,7 +18,7 @@ pub const TALL: usize = 32;
 const DEEP: usize = 16;
 /// Packed numbers that are fetched for later while two matrices meet two: an eighth of what they read of
 /// the left factor, so that eight tiles beside each other fetch the panel of the next eight. Four lines of
-/// cache, as [`whole`] has them.
+/// cache, as `whole` has them.
 pub const FETCHED: usize = 64;
 
 /// Whether the processor can, and the system lets us.
